@@ -4,3 +4,4 @@
 pub mod fault;
 pub mod limits;
 pub mod lsn;
+pub mod pgoutput;
