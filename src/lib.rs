@@ -2,6 +2,7 @@
 //! second one in sync until the switch.
 
 pub mod connect;
+pub mod demo;
 pub mod fault;
 pub mod limits;
 pub mod lsn;
