@@ -13,6 +13,7 @@
 mod account;
 mod binaries;
 mod cluster;
+pub mod compare;
 mod template;
 
 pub use binaries::Binaries;
