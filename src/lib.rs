@@ -7,3 +7,4 @@ pub mod fault;
 pub mod limits;
 pub mod lsn;
 pub mod pgoutput;
+pub mod replication;

@@ -14,3 +14,6 @@ pub const COLUMNS: usize = 1664;
 
 /// How long one attempt to connect and log in may take, if `connect_timeout` doesn't say otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long saying goodbye to a server may take before the socket is just closed.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,6 +1,24 @@
-//! Connections to PostgreSQL servers.
+//! Connections to PostgreSQL servers: one way in for SQL sessions and for the walsender.
+//!
+//! ```text
+//! ConnInfo ──► hosts, addresses ──► transport (TCP or unix, TLS) ──► login ──► Session
+//!                                                                        └──► replication::Walsender
+//! ```
 //!
 //! [`conninfo`] turns what the user wrote, in libpq's own language, into a resolved description of
-//! where to connect, as whom and how securely. It opens no socket.
+//! where to connect, as whom and how securely. It opens no socket. Every failure on the way says
+//! what to do: [`advice`].
 
+pub(crate) mod advice;
 pub mod conninfo;
+mod login;
+mod open;
+pub(crate) mod report;
+pub mod session;
+pub mod settings;
+mod tls;
+pub mod transport;
+pub(crate) mod wire;
+
+pub(crate) use open::{Purpose, open};
+pub use session::Session;

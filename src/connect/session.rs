@@ -1,0 +1,189 @@
+//! SQL sessions: tokio-postgres on a connection that is ours.
+//!
+//! The connection is opened and logged in by [`super::open`], as for the walsender. tokio-postgres
+//! then gets it through [`LoggedIn`], which keeps tokio-postgres' own startup message to itself and
+//! plays back what the server said to ours.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, tls::NoTlsStream};
+
+use super::conninfo::ConnInfo;
+use super::report::log_session_notice;
+use super::transport::Transport;
+use super::{Purpose, settings};
+use crate::fault::{Fault, Result, Side};
+use crate::limits;
+
+/// A SQL session with the settings of rule C6. Dropping it closes the socket at once.
+pub struct Session {
+    client: Client,
+    driver: Driver,
+    side: Side,
+    backend_pid: i32,
+    server_version_num: u32,
+}
+
+impl Session {
+    /// Connects, logs in and pins the session settings.
+    ///
+    /// # Errors
+    ///
+    /// Says what to do: see [`super::advice`].
+    pub async fn open(info: &ConnInfo, side: Side, application_name: &str) -> Result<Self> {
+        let (wire, greeting) = super::open(info, side, application_name, Purpose::Sql).await?;
+        let (backend_pid, server_version_num) = (greeting.backend_pid, greeting.server_version_num());
+        let (transport, rest) = wire.into_parts();
+        let mut replay = greeting.raw;
+        replay.unsplit(rest);
+        let stream = LoggedIn { transport, replay, swallowed: false };
+        let mut config = Config::new();
+        config.user(info.user()).ssl_mode(SslMode::Disable);
+        let (client, connection) = config
+            .connect_raw(stream, NoTls)
+            .await
+            .map_err(|e| Fault::sql(side, "taking over the connection", &e))?;
+        let driver = Driver(tokio::spawn(drive(connection, side)));
+        let session = Self { client, driver, side, backend_pid, server_version_num };
+        session.pin().await?;
+        Ok(session)
+    }
+
+    /// The process that serves this session.
+    #[must_use]
+    pub fn backend_pid(&self) -> i32 {
+        self.backend_pid
+    }
+
+    /// The server's version: 150013 for 15.13.
+    #[must_use]
+    pub fn server_version_num(&self) -> u32 {
+        self.server_version_num
+    }
+
+    /// Sets `lc_monetary`, on which the text of `money` depends: both sides use the source's.
+    ///
+    /// # Errors
+    ///
+    /// The server doesn't have that locale (22023).
+    pub async fn pin_lc_monetary(&self, locale: &str) -> Result<()> {
+        let sql = settings::set("lc_monetary", locale);
+        self.client.batch_execute(&sql).await.map_err(|e| Fault::sql(self.side, "setting lc_monetary", &e))
+    }
+
+    /// Says goodbye, so that the backend is gone when this returns; gives up after
+    /// [`limits::CLOSE_TIMEOUT`].
+    pub async fn close(self) {
+        let Self { client, mut driver, .. } = self;
+        drop(client);
+        // Whatever it ends with, the socket is closed when the driver is dropped.
+        let _ = timeout(limits::CLOSE_TIMEOUT, &mut driver.0).await;
+    }
+
+    async fn pin(&self) -> Result<()> {
+        let pins = settings::pins(self.server_version_num);
+        let pinned = self.client.batch_execute(&pins);
+        let Some(watch) = settings::watch_the_client(self.server_version_num) else {
+            return pinned.await.map_err(|e| Fault::sql(self.side, "setting up the session", &e));
+        };
+        let (pinned, watching) = tokio::join!(pinned, self.client.batch_execute(&watch));
+        if let Err(error) = watching {
+            tracing::debug!(side = %self.side, "the server doesn't watch its clients: {error}");
+        }
+        pinned.map_err(|e| Fault::sql(self.side, "setting up the session", &e))
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+/// The task that moves a session's bytes; it ends when this is dropped.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn drive(mut connection: Connection<LoggedIn, NoTlsStream>, side: Side) {
+    loop {
+        match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => log_session_notice(side, &notice),
+            Some(Ok(_)) => {}
+            // Whoever uses the session gets the failure too.
+            Some(Err(error)) => {
+                tracing::debug!(%side, "a session ended: {error}");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+/// A connection that is logged in already, for a client that wants to log in.
+struct LoggedIn {
+    transport: Transport,
+    /// What the server said to our login.
+    replay: BytesMut,
+    /// True once the client's startup message was kept from the server.
+    swallowed: bool,
+}
+
+impl AsyncRead for LoggedIn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.replay.is_empty() {
+            return Pin::new(&mut self.transport).poll_read(cx, buf);
+        }
+        let replayed_bytes = self.replay.len().min(buf.remaining());
+        buf.put_slice(&self.replay[..replayed_bytes]);
+        self.replay.advance(replayed_bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for LoggedIn {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.swallowed {
+            return Pin::new(&mut self.transport).poll_write(cx, buf);
+        }
+        // A client says nothing else before it is answered, so this is that message, whole.
+        let whole = buf.first_chunk().is_some_and(|length| u32::from_be_bytes(*length) as usize == buf.len());
+        if !whole {
+            return Poll::Ready(Err(io::Error::other("a startup message was expected")));
+        }
+        self.swallowed = true;
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
