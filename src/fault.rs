@@ -206,6 +206,18 @@ impl Fault {
         self.0.unreachable
     }
 
+    /// True if it is known to pass by itself, however long that takes: a lost connection, a server
+    /// that starts, a full disk, a lock. Any other retry that meets the same fault again and again
+    /// needs a person after all.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        let known = |code: &SqlState| {
+            matches!(code.code(), "40001" | "40P01" | "55P03" | "57014" | "25P03" | "25P04" | "55006")
+                || matches!(&code.code()[..2], "08" | "53" | "57")
+        };
+        self.0.unreachable || self.0.sqlstate.as_ref().is_some_and(known)
+    }
+
     /// What happened, without the place and the remedy.
     #[must_use]
     pub fn what(&self) -> &str {

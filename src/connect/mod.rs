@@ -20,5 +20,6 @@ mod tls;
 pub mod transport;
 pub(crate) mod wire;
 
+pub use conninfo::{ConnInfo, Environment};
 pub(crate) use open::{Purpose, open};
 pub use session::Session;

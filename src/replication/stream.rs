@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     /// # Errors
     ///
     /// The connection is lost; the slot is free then too, or soon.
-    pub async fn finish(mut self) -> Result<()> {
+    pub async fn finish(&mut self) -> Result<()> {
         let side = self.side;
         match timeout(limits::CLOSE_TIMEOUT, self.say_goodbye()).await {
             Ok(result) => result.map_err(|e| advice::lost(side, "ending the replication stream", &e)),

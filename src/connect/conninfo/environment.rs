@@ -35,7 +35,6 @@ impl Environment {
         Self {
             variables: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-                .filter(|(name, _)| name.starts_with("PG"))
                 .collect(),
             home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
             user: whoami::username().ok().filter(|user| !user.is_empty()),
@@ -88,7 +87,7 @@ impl Environment {
     ///
     /// # Errors
     /// A usage fault when the value isn't UTF-8.
-    pub(super) fn variable(&self, name: &str) -> Result<Option<&str>> {
+    pub fn variable(&self, name: &str) -> Result<Option<&str>> {
         match self.variables.get(name) {
             None => Ok(None),
             Some(value) => match value.to_str() {

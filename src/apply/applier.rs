@@ -1,0 +1,524 @@
+//! Applies batches to the target, change by change in the original order.
+//!
+//! One target transaction holds the rows and the checkpoint. Its statements are pipelined; each must
+//! touch exactly one row, and COMMIT is sent only after every answer has been seen, so a change that
+//! did not do what it did on the source can't be committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type};
+
+use super::batch::{Batch, Change, Position, Transaction};
+use super::in_flight::{InFlight, Place, Trouble, Wrong};
+use super::statement::{self, Parameter, Shape};
+use super::table::Fitted;
+use crate::catalog::TableName;
+use crate::connect::Session;
+use crate::fault::{Fault, Reaction, Result, Side};
+use crate::ledger::write_checkpoint_sql;
+use crate::limits;
+use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
+
+/// What a batch that was committed has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The durable checkpoint; `None` for a piece, which isn't committed yet.
+    pub position: Option<Position>,
+    /// How many changes it applied.
+    pub changes: usize,
+}
+
+/// A batch that could not be applied.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub fault: Fault,
+    /// What was committed all the same: the transactions before the one that failed.
+    pub committed: Option<Position>,
+}
+
+/// Applies batches through one session to the target.
+pub struct Applier {
+    session: Arc<Session>,
+    /// The migration's name and the epoch of this life.
+    name: String,
+    epoch: i64,
+    /// The topmost parent of each partition on the source.
+    roots: HashMap<TableName, TableName>,
+    /// Tables by the source's oid.
+    tables: HashMap<u32, Arc<Fitted>>,
+    /// Prepared statements by the source's oid and shape.
+    statements: HashMap<(u32, Shape), Arc<Prepared>>,
+    /// Writes the checkpoint.
+    checkpoint: tokio_postgres::Statement,
+    /// A target transaction is open: it holds the earlier pieces of a huge one.
+    is_open: bool,
+    /// Changes in the open transaction's earlier pieces.
+    changes_open: usize,
+}
+
+struct Prepared {
+    statement: tokio_postgres::Statement,
+    parameters: Vec<Parameter>,
+}
+
+/// A batch that failed, and the source transaction at which it did, if it is known.
+struct RoundFailure {
+    fault: Fault,
+    transaction: Option<usize>,
+}
+
+impl From<Fault> for RoundFailure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, transaction: None }
+    }
+}
+
+impl Applier {
+    /// An applier for one life of the daemon, writing under `epoch`.
+    ///
+    /// `roots` names the topmost parent of each partition of the source: changes of a partition that
+    /// the target doesn't have go there.
+    ///
+    /// # Errors
+    /// If the role may not apply changes as a replica does.
+    pub async fn new(
+        session: Arc<Session>,
+        name: &str,
+        epoch: i64,
+        roots: HashMap<TableName, TableName>,
+    ) -> Result<Self> {
+        session.batch_execute("SET session_replication_role = replica").await.map_err(|e| {
+            let fault =
+                Fault::sql(Side::Target, "switching triggers and foreign keys off for replicated rows", &e);
+            if fault.reaction() == Reaction::Retry {
+                return fault;
+            }
+            fault.remedy(
+                "on the target, as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role \
+                 (PostgreSQL 15 and later), or apply as a superuser",
+            )
+        })?;
+        let checkpoint = session
+            .prepare(write_checkpoint_sql())
+            .await
+            .map_err(|e| Fault::sql(Side::Target, "preparing the checkpoint", &e))?;
+        Ok(Self {
+            session,
+            name: name.to_owned(),
+            epoch,
+            roots,
+            tables: HashMap::new(),
+            statements: HashMap::new(),
+            checkpoint,
+            is_open: false,
+            changes_open: 0,
+        })
+    }
+
+    /// Applies a batch. `caught_up_to` goes into the checkpoint: everything that was committed on
+    /// the source before that time is in this batch or an earlier one.
+    ///
+    /// If a transaction of it can't be applied for a reason that doesn't pass, those before it are
+    /// committed, so that the stream stops exactly there.
+    ///
+    /// # Errors
+    /// With the reason why the first transaction that is not committed could not be applied.
+    pub async fn apply(
+        &mut self,
+        batch: &Batch,
+        caught_up_to: Option<PgTimestamp>,
+    ) -> Result<Applied, Failure> {
+        let failure = match self.round(batch, caught_up_to).await {
+            Ok(applied) => return Ok(applied),
+            Err(failure) => failure,
+        };
+        self.is_open = false;
+        self.changes_open = 0;
+        let passes = failure.fault.reaction() == Reaction::Retry;
+        if self.session.batch_execute("ROLLBACK").await.is_err() || passes {
+            return Err(Failure { fault: failure.fault, committed: None });
+        }
+        let committed = match failure.transaction.and_then(|index| batch.before(index)) {
+            // The rows before the culprit were fine a moment ago; if they aren't now, the culprit is
+            // still what has to be told.
+            Some(before) => self.round(&before, None).await.ok().and_then(|applied| applied.position),
+            None => None,
+        };
+        Err(Failure { fault: failure.fault, committed })
+    }
+
+    /// Applies a batch in one target transaction, or leaves that open after a piece.
+    async fn round(
+        &mut self,
+        batch: &Batch,
+        caught_up_to: Option<PgTimestamp>,
+    ) -> Result<Applied, RoundFailure> {
+        let session = Arc::clone(&self.session);
+        let mut in_flight = InFlight::default();
+        if !self.is_open {
+            let begin =
+                async { session.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await.map(|()| 1) };
+            in_flight.push(begin, 0, None, false).await.map_err(|t| self.explain(batch, t))?;
+            self.is_open = true;
+        }
+        for (t, transaction) in batch.transactions.iter().enumerate() {
+            for (c, change) in transaction.changes.iter().enumerate() {
+                let place = Place { transaction: t, change: c };
+                self.send(&session, &mut in_flight, batch, place, change).await?;
+            }
+        }
+        let changes = batch.changes();
+        let Some(end) = batch.end else {
+            // Awaiting the answers keeps the pieces' memory bounded; the transaction stays open.
+            in_flight.drain().await.map_err(|t| self.explain(batch, t))?;
+            self.changes_open += changes;
+            return Ok(Applied { position: None, changes });
+        };
+        in_flight.drain().await.map_err(|t| self.explain(batch, t))?;
+        self.commit(batch, end, caught_up_to, changes + self.changes_open).await?;
+        self.is_open = false;
+        self.changes_open = 0;
+        Ok(Applied { position: Some(end), changes })
+    }
+
+    /// Writes the checkpoint and commits.
+    async fn commit(
+        &self,
+        batch: &Batch,
+        end: Position,
+        caught_up_to: Option<PgTimestamp>,
+        changes: usize,
+    ) -> Result<(), RoundFailure> {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let rows = self
+            .session
+            .execute(
+                &self.checkpoint,
+                &[
+                    &self.name,
+                    &self.epoch,
+                    &end.lsn,
+                    &end.commit_time,
+                    &caught_up_to,
+                    &count(batch.transactions.len()),
+                    &count(changes),
+                ],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Target, "writing the checkpoint", &e))?;
+        if rows != 1 {
+            return Err(Fault::retry(
+                "another daemon of this migration has started since, or the ledger's checkpoint was changed",
+            )
+            .on(Side::Target)
+            .into());
+        }
+        self.session.batch_execute("COMMIT").await.map_err(|e| {
+            let fault = Fault::sql(Side::Target, "committing a batch", &e);
+            match batch.transactions.first() {
+                Some(first) => fault.lsn(first.commit_lsn),
+                None => fault,
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Sends one change.
+    async fn send<'a>(
+        &mut self,
+        session: &'a Arc<Session>,
+        in_flight: &mut InFlight<'a>,
+        batch: &'a Batch,
+        place: Place,
+        change: &'a Change,
+    ) -> Result<(), RoundFailure> {
+        let (relation, old, new) = match change {
+            Change::Insert { relation, new } => (relation, None, Some(new)),
+            Change::Update { relation, old, new } => (relation, old.as_ref(), Some(new)),
+            Change::Delete { relation, old } => (relation, Some(old), None),
+            Change::Truncate { relations, restart_identity } => {
+                let sql = match self.truncate(relations, *restart_identity).await {
+                    Ok(sql) => sql,
+                    Err(fault) => return Err(self.first_cause(in_flight, batch, place, fault).await),
+                };
+                let truncate = async move { session.batch_execute(&sql).await.map(|()| 0) };
+                return in_flight
+                    .push(truncate, 0, Some(place), false)
+                    .await
+                    .map_err(|t| self.explain(batch, t));
+            }
+        };
+        let prepared = match self.prepared(relation, change).await {
+            Ok(prepared) => prepared,
+            Err(fault) => return Err(self.first_cause(in_flight, batch, place, fault).await),
+        };
+        let values: Vec<Text<'a>> = prepared
+            .parameters
+            .iter()
+            .map(|parameter| match *parameter {
+                Parameter::New(i) => Text::of(new, i),
+                Parameter::Old(i) => Text::of(old.map(tuple_of), i),
+            })
+            .collect();
+        let bytes = values.iter().map(|v| v.0.map_or(4, |bytes| 4 + bytes.len())).sum();
+        let execute = async move { session.execute_raw(&prepared.statement, values).await };
+        in_flight.push(execute, bytes, Some(place), true).await.map_err(|t| self.explain(batch, t))
+    }
+
+    /// The prepared statement for a change.
+    async fn prepared(&mut self, relation: &Arc<Relation>, change: &Change) -> Result<Arc<Prepared>> {
+        let table = self.fitted(relation).await?;
+        let shape = match change {
+            Change::Insert { new, .. } => statement::insert_shape(new)?,
+            Change::Update { old, new, .. } => statement::update_shape(&table, old.as_ref(), new)?,
+            Change::Delete { old, .. } => statement::delete_shape(&table, old)?,
+            Change::Truncate { .. } => return Err(Fault::bug("a TRUNCATE has no shape")),
+        };
+        let key = (relation.oid, shape);
+        if let Some(prepared) = self.statements.get(&key) {
+            return Ok(Arc::clone(prepared));
+        }
+        let statement = key.1.statement(&table);
+        let prepared = Arc::new(Prepared {
+            statement: self.session.prepare(&statement.sql).await.map_err(|e| {
+                Fault::sql(Side::Target, "preparing a statement", &e).table(table.target.to_string())
+            })?,
+            parameters: statement.parameters,
+        });
+        if self.statements.len() >= limits::PREPARED_STATEMENTS {
+            self.statements.clear();
+        }
+        self.statements.insert(key, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
+    /// The target's table for a relation, looked up again when the relation has changed.
+    async fn fitted(&mut self, relation: &Arc<Relation>) -> Result<Arc<Fitted>> {
+        if let Some(fitted) = self.tables.get(&relation.oid)
+            && Arc::ptr_eq(&fitted.relation, relation)
+        {
+            return Ok(Arc::clone(fitted));
+        }
+        self.statements.retain(|(oid, _), _| *oid != relation.oid);
+        let root = self.roots.get(&TableName::new(&relation.schema, &relation.name));
+        let fitted = Arc::new(Fitted::new(&self.session, Arc::clone(relation), root).await?);
+        self.tables.insert(relation.oid, Arc::clone(&fitted));
+        Ok(fitted)
+    }
+
+    /// One statement for all tables: foreign keys between them don't stand in its way then.
+    ///
+    /// Never CASCADE: what the source's CASCADE has reached is in the list, and nothing else on the
+    /// target may lose rows.
+    async fn truncate(&mut self, relations: &[Arc<Relation>], restart_identity: bool) -> Result<String> {
+        let mut names: Vec<String> = Vec::new();
+        let mut through_root = Vec::new();
+        for relation in relations {
+            let table = self.fitted(relation).await?;
+            if table.through_root {
+                through_root.push(table);
+            } else if !names.contains(&table.only()) {
+                names.push(table.only());
+            }
+        }
+        if let Some(partition) = through_root.iter().find(|table| !names.contains(&table.only())) {
+            return Err(Fault::person(format!(
+                "the source truncated the partition {}.{}, which the target doesn't have: its rows are among \
+                 others there",
+                partition.relation.schema, partition.relation.name
+            ))
+            .on(Side::Target)
+            .table(partition.target.to_string())
+            .remedy(
+                "create the same partition on the target, or delete its rows there and skip this transaction",
+            ));
+        }
+        let restart = if restart_identity { " RESTART IDENTITY" } else { "" };
+        Ok(format!("TRUNCATE {}{restart}", names.join(", ")))
+    }
+
+    /// A change could not even be sent. If an earlier one has failed meanwhile, that is the cause.
+    async fn first_cause(
+        &self,
+        in_flight: &mut InFlight<'_>,
+        batch: &Batch,
+        place: Place,
+        fault: Fault,
+    ) -> RoundFailure {
+        match in_flight.drain().await {
+            Err(trouble) => self.explain(batch, trouble),
+            Ok(()) => locate(batch, place, fault),
+        }
+    }
+
+    /// Tells a person what went wrong with a statement.
+    fn explain(&self, batch: &Batch, (place, wrong): Trouble) -> RoundFailure {
+        let Some(place) = place else {
+            return match wrong {
+                Wrong::Refused(error) => Fault::sql(Side::Target, "beginning a transaction", &error).into(),
+                Wrong::Rows(rows) => Fault::bug(format!("BEGIN answered with {rows} rows")).into(),
+            };
+        };
+        let change = &batch.transactions[place.transaction].changes[place.change];
+        let what = match change {
+            Change::Insert { .. } => "INSERT",
+            Change::Update { .. } => "UPDATE",
+            Change::Delete { .. } => "DELETE",
+            Change::Truncate { .. } => "TRUNCATE",
+        };
+        let fault = match wrong {
+            Wrong::Refused(error) => {
+                let fault = Fault::sql(Side::Target, &format!("applying the source's {what}"), &error);
+                match remedy_for(fault.code().map(|code| code.code())) {
+                    Some(remedy) => fault.remedy(remedy),
+                    None => fault,
+                }
+            }
+            Wrong::Rows(0) => Fault::person(format!("the row that the source's {what} changed is not there"))
+                .on(Side::Target)
+                .remedy(
+                    "something else has changed the target. Put the row there as it was on the source before this \
+                     transaction; the stream goes on by itself within 30 s",
+                ),
+            Wrong::Rows(rows) => Fault::person(format!("the source's {what} changed one row, here it would be {rows}"))
+                .on(Side::Target)
+                .remedy(
+                    "the target's table has duplicates of a key: delete the superfluous rows and create the key's \
+                     unique index there; the stream goes on by itself within 30 s",
+                ),
+        };
+        locate(batch, place, fault)
+    }
+}
+
+/// Adds where in the stream it was.
+fn locate(batch: &Batch, place: Place, fault: Fault) -> RoundFailure {
+    let transaction: &Transaction = &batch.transactions[place.transaction];
+    let change = &transaction.changes[place.change];
+    let mut fault = fault.lsn(transaction.commit_lsn);
+    if let Some((table, key)) = describe(change) {
+        if fault.table_name().is_none() {
+            fault = fault.table(table);
+        }
+        if let Some(key) = key {
+            fault = fault.key(key);
+        }
+    }
+    RoundFailure { fault, transaction: Some(place.transaction) }
+}
+
+fn remedy_for(sqlstate: Option<&str>) -> Option<&'static str> {
+    Some(match sqlstate? {
+        "23505" | "23P01" => {
+            "the target already has a row that stands in the way: delete that row on the target (the source's row \
+             replaces it), or drop the constraint if only the target has it; the stream goes on by itself within 30 s"
+        }
+        code if code.starts_with("23") => {
+            "the target has a constraint that the source's row does not meet: drop it or make it as on the source; \
+             the stream goes on by itself within 30 s"
+        }
+        code if code.starts_with("22") => {
+            "the target's column can't hold the source's value: give it the source's type; the stream goes on by \
+             itself within 30 s"
+        }
+        "25006" => "the target is read-only: make it writable; the stream goes on by itself within 30 s",
+        "42501" => {
+            "give the role the right to write this table on the target; the stream goes on by itself within 30 s"
+        }
+        code if code.starts_with("42") => {
+            "make the target's table as it is on the source; the stream goes on by itself within 30 s"
+        }
+        _ => return None,
+    })
+}
+
+/// The table and the key of a change, for a person.
+fn describe(change: &Change) -> Option<(String, Option<String>)> {
+    let (relation, tuple): (&Relation, &Tuple) = match change {
+        Change::Insert { relation, new } => (relation, new),
+        Change::Update { relation, old, new } => (relation, old.as_ref().map_or(new, tuple_of)),
+        Change::Delete { relation, old } => (relation, tuple_of(old)),
+        Change::Truncate { relations, .. } => {
+            let names: Vec<String> = relations.iter().map(|r| format!("{}.{}", r.schema, r.name)).collect();
+            return Some((names.join(", "), None));
+        }
+    };
+    let key: Vec<String> = relation
+        .columns
+        .iter()
+        .zip(tuple.values())
+        .filter(|(column, _)| column.is_key)
+        .map(|(column, value)| match value {
+            Value::Null => format!("{}=NULL", column.name),
+            Value::Unchanged => format!("{}=(not sent)", column.name),
+            Value::Text(bytes) | Value::Binary(bytes) => format!("{}={}", column.name, shorten(bytes)),
+        })
+        .collect();
+    let key = (!key.is_empty()).then(|| key.join(", "));
+    Some((format!("{}.{}", relation.schema, relation.name), key))
+}
+
+/// A value for a person: at most [`limits::SHOWN_CHARS`] characters of it.
+fn shorten(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..limits::SHOWN_CHARS * 4).unwrap_or(bytes));
+    let mut short: String = text.chars().take(limits::SHOWN_CHARS).collect();
+    if short.len() < bytes.len() {
+        short.push('…');
+    }
+    short
+}
+
+fn tuple_of(old: &OldTuple) -> &Tuple {
+    match old {
+        OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple,
+    }
+}
+
+/// A parameter in the text that the source's output function wrote.
+#[derive(Clone, Copy, Debug)]
+struct Text<'a>(Option<&'a [u8]>);
+
+impl<'a> Text<'a> {
+    fn of(tuple: Option<&'a Tuple>, column: usize) -> Self {
+        match tuple.and_then(|tuple| tuple.value(column)) {
+            Some(Value::Text(bytes)) => Self(Some(bytes)),
+            // Shapes have no parameter for a value that wasn't sent, and nothing asks for binary.
+            Some(Value::Null | Value::Unchanged | Value::Binary(_)) | None => Self(None),
+        }
+    }
+}
+
+impl ToSql for Text<'_> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(match self.0 {
+            Some(bytes) => {
+                out.extend_from_slice(bytes);
+                IsNull::No
+            }
+            None => IsNull::Yes,
+        })
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    fn to_sql_checked(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        self.to_sql(ty, out)
+    }
+}

@@ -1,0 +1,517 @@
+//! From a stream of messages to batches: whole source transactions, or pieces of a huge one.
+//!
+//! Pure: no socket, no clock. What goes in is the decoded stream in its order; what comes out can
+//! be applied as it is.
+//!
+//! A batch is taken when the applier is free. While it works, transactions gather here, so a batch
+//! is a single transaction when the stream is caught up and grows up to its limits in a backlog.
+
+use std::sync::Arc;
+
+use crate::limits;
+use crate::lsn::Lsn;
+use crate::pgoutput::{Begin, Commit, OldTuple, PgTimestamp, Relation, Tuple};
+
+/// One change of one row, or a TRUNCATE, as the source made it.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new row.
+    Insert {
+        /// The table it went to.
+        relation: Arc<Relation>,
+        /// The row.
+        new: Tuple,
+    },
+    /// A changed row.
+    Update {
+        /// The table it is in.
+        relation: Arc<Relation>,
+        /// The old key if it changed, the whole old row under REPLICA IDENTITY FULL.
+        old: Option<OldTuple>,
+        /// The row afterwards.
+        new: Tuple,
+    },
+    /// A row that is gone.
+    Delete {
+        /// The table it was in.
+        relation: Arc<Relation>,
+        /// Its key, or the whole row.
+        old: OldTuple,
+    },
+    /// All rows of these tables are gone.
+    Truncate {
+        /// The tables that one statement emptied.
+        relations: Vec<Arc<Relation>>,
+        /// Their sequences started again.
+        restart_identity: bool,
+    },
+}
+
+impl Change {
+    /// What it keeps in memory, in bytes.
+    fn heap_bytes(&self) -> usize {
+        let tuple = |old: &OldTuple| match old {
+            OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple.heap_bytes(),
+        };
+        size_of::<Self>()
+            + match self {
+                Self::Insert { new, .. } => new.heap_bytes(),
+                Self::Update { old, new, .. } => new.heap_bytes() + old.as_ref().map_or(0, tuple),
+                Self::Delete { old, .. } => tuple(old),
+                Self::Truncate { relations, .. } => relations.len() * size_of::<Arc<Relation>>(),
+            }
+    }
+}
+
+/// The part of a source transaction that is in a batch.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// Where its commit record begins.
+    pub commit_lsn: Lsn,
+    /// When it was committed, by the source's clock.
+    pub commit_time: PgTimestamp,
+    /// Its 32-bit transaction id on the source.
+    pub xid: u32,
+    /// Its position once it is applied; `None` while more pieces of it are to come.
+    pub end: Option<Position>,
+    /// Its changes, in their order.
+    pub changes: Vec<Change>,
+}
+
+/// Up to where the source has been applied: what a checkpoint says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The end LSN: everything committed below it is applied.
+    pub lsn: Lsn,
+    /// The commit time of the last transaction below it that had changes, by the source's clock.
+    pub commit_time: Option<PgTimestamp>,
+}
+
+/// What goes to the target in one round.
+///
+/// Invariants: `transactions` are in commit order; only the last can be without its end; the first
+/// can be the rest of one whose earlier pieces are already in the open target transaction
+/// (`continues`).
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The first transaction goes on in the target transaction that its earlier pieces opened.
+    pub continues: bool,
+    /// Source transactions in commit order; none at all if only the position moves.
+    pub transactions: Vec<Transaction>,
+    /// The checkpoint to commit with the rows; `None` for a piece, which leaves the target
+    /// transaction open.
+    pub end: Option<Position>,
+}
+
+impl Batch {
+    /// How many changes it holds.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.transactions.iter().map(|t| t.changes.len()).sum()
+    }
+
+    /// The transactions before the one with this index, with a checkpoint of their own.
+    ///
+    /// `None` if there is nothing before it that could be committed without it.
+    #[must_use]
+    pub fn before(&self, transaction: usize) -> Option<Self> {
+        let transactions = self.transactions.get(..transaction)?;
+        let end = transactions.last()?.end?;
+        if self.continues {
+            // Its earlier pieces went away with the transaction that has just failed.
+            return None;
+        }
+        Some(Self { continues: false, transactions: transactions.to_vec(), end: Some(end) })
+    }
+}
+
+/// Gathers the stream into batches.
+///
+/// Drops what the checkpoint already holds: a transaction whose commit LSN is strictly *below* it.
+/// The next commit record can begin exactly at the end LSN that a keepalive reported (seen on
+/// PostgreSQL 15 and 17), so "at or below" would lose a transaction.
+#[derive(Debug)]
+pub struct Batcher {
+    /// The checkpoint that streaming began at.
+    start: Lsn,
+    /// Whole transactions that wait to be taken.
+    whole: Vec<Transaction>,
+    /// The transaction that is being received.
+    open: Option<Open>,
+    /// The first of the waiting transactions goes on in an open target transaction.
+    continues: bool,
+    /// The position has moved since the last batch.
+    has_moved: bool,
+    /// The position after everything received so far.
+    position: Position,
+    /// The commit LSN of the last transaction: they come in this order (rule C3).
+    last_commit: Lsn,
+    /// Changes and bytes that wait, the open transaction's included.
+    changes: usize,
+    bytes: usize,
+}
+
+/// A transaction whose commit has not been received yet.
+#[derive(Debug)]
+struct Open {
+    transaction: Transaction,
+    /// It is below the checkpoint: its changes are dropped.
+    applied_already: bool,
+    /// Pieces of it have been taken.
+    in_pieces: bool,
+}
+
+/// The stream was not what the protocol promises.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfOrder {
+    /// A change or a commit outside a transaction.
+    #[error("the source sent a {0} outside a transaction")]
+    OutsideTransaction(&'static str),
+    /// A transaction began inside another one.
+    #[error("the source sent a BEGIN inside the transaction that commits at {0}")]
+    BeginInside(Lsn),
+    /// A transaction came after one that was committed later.
+    #[error("the source sent the transaction that commits at {commit} after the one that commits at {last}")]
+    CommitOrder {
+        /// The commit LSN of the transaction that came late.
+        commit: Lsn,
+        /// The commit LSN of the one before it in the stream.
+        last: Lsn,
+    },
+    /// BEGIN and COMMIT of a transaction disagree about its commit LSN.
+    #[error("the source's COMMIT at {commit} ends a transaction whose BEGIN said {begin}")]
+    CommitMismatch {
+        /// What BEGIN said.
+        begin: Lsn,
+        /// What COMMIT said.
+        commit: Lsn,
+    },
+}
+
+impl From<OutOfOrder> for crate::fault::Fault {
+    fn from(error: OutOfOrder) -> Self {
+        Self::bug(error.to_string()).on(crate::fault::Side::Source)
+    }
+}
+
+impl Batcher {
+    /// Starts at a checkpoint.
+    #[must_use]
+    pub fn new(start: Lsn) -> Self {
+        Self {
+            start,
+            whole: Vec::new(),
+            open: None,
+            continues: false,
+            has_moved: false,
+            position: Position { lsn: start, commit_time: None },
+            last_commit: Lsn::ZERO,
+            changes: 0,
+            bytes: 0,
+        }
+    }
+
+    /// A transaction begins.
+    ///
+    /// # Errors
+    /// If it is inside another one, or out of commit order.
+    pub fn begin(&mut self, begin: &Begin) -> Result<(), OutOfOrder> {
+        if let Some(open) = &self.open {
+            return Err(OutOfOrder::BeginInside(open.transaction.commit_lsn));
+        }
+        if begin.commit_lsn <= self.last_commit {
+            return Err(OutOfOrder::CommitOrder { commit: begin.commit_lsn, last: self.last_commit });
+        }
+        self.last_commit = begin.commit_lsn;
+        self.open = Some(Open {
+            transaction: Transaction {
+                commit_lsn: begin.commit_lsn,
+                commit_time: begin.commit_time,
+                xid: begin.xid,
+                end: None,
+                changes: Vec::new(),
+            },
+            applied_already: begin.commit_lsn < self.start,
+            in_pieces: false,
+        });
+        Ok(())
+    }
+
+    /// A change of the transaction that is being received.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn change(&mut self, change: Change) -> Result<(), OutOfOrder> {
+        let open = self.open.as_mut().ok_or(OutOfOrder::OutsideTransaction("change"))?;
+        if !open.applied_already {
+            self.bytes += change.heap_bytes();
+            self.changes += 1;
+            open.transaction.changes.push(change);
+        }
+        Ok(())
+    }
+
+    /// The transaction that is being received is complete.
+    ///
+    /// # Errors
+    /// If there is none, or it is another one.
+    pub fn commit(&mut self, commit: &Commit) -> Result<(), OutOfOrder> {
+        let open = self.open.take().ok_or(OutOfOrder::OutsideTransaction("COMMIT"))?;
+        let mut transaction = open.transaction;
+        if transaction.commit_lsn != commit.commit_lsn {
+            return Err(OutOfOrder::CommitMismatch {
+                begin: transaction.commit_lsn,
+                commit: commit.commit_lsn,
+            });
+        }
+        let has_changes = open.in_pieces || !transaction.changes.is_empty();
+        if has_changes {
+            self.position.commit_time = Some(transaction.commit_time);
+        }
+        self.advance(commit.end_lsn);
+        if has_changes {
+            transaction.end = Some(self.position);
+            self.whole.push(transaction);
+        }
+        Ok(())
+    }
+
+    /// The source has nothing below this position that we have not received (a keepalive).
+    ///
+    /// Inside a transaction it says nothing that could be used.
+    pub fn advance(&mut self, lsn: Lsn) {
+        if self.open.is_none() && lsn > self.position.lsn {
+            self.position.lsn = lsn;
+            self.has_moved = true;
+        }
+    }
+
+    /// False when a limit is reached and nothing more should be read before a batch is taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.changes < limits::BATCH_CHANGES && self.bytes < limits::BATCH_BYTES
+    }
+
+    /// True when nothing waits to be applied and no transaction is being received.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.whole.is_empty() && self.open.is_none()
+    }
+
+    /// True when the position has moved since the last batch although there is nothing to apply.
+    #[must_use]
+    pub fn only_moved(&self) -> bool {
+        self.is_idle() && self.has_moved
+    }
+
+    /// Takes what can be applied now: whole transactions, or a piece of one that has filled the
+    /// batch alone. `None` when there is neither.
+    pub fn take(&mut self) -> Option<Batch> {
+        if !self.whole.is_empty() {
+            return Some(self.take_whole());
+        }
+        if self.has_room() {
+            return None;
+        }
+        let open = self.open.as_mut()?;
+        let changes = std::mem::take(&mut open.transaction.changes);
+        let piece = Transaction { changes, ..open.transaction.clone() };
+        let batch = Batch { continues: open.in_pieces, transactions: vec![piece], end: None };
+        open.in_pieces = true;
+        self.continues = true;
+        self.changes = 0;
+        self.bytes = 0;
+        Some(batch)
+    }
+
+    /// Takes the position alone, to write it down. `None` when something has to be applied first.
+    pub fn take_position(&mut self) -> Option<Batch> {
+        if !self.is_idle() {
+            return None;
+        }
+        self.has_moved = false;
+        Some(Batch { continues: false, transactions: Vec::new(), end: Some(self.position) })
+    }
+
+    fn take_whole(&mut self) -> Batch {
+        let transactions = std::mem::take(&mut self.whole);
+        let rest = self.open.as_ref().map_or(&[][..], |open| &open.transaction.changes);
+        self.changes = rest.len();
+        self.bytes = rest.iter().map(Change::heap_bytes).sum();
+        self.has_moved = false;
+        // With a transaction open, `position` is still the one before it.
+        Batch { continues: std::mem::take(&mut self.continues), transactions, end: Some(self.position) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pgoutput::{ReplicaIdentity, Value};
+
+    fn lsn(lsn: u64) -> Lsn {
+        Lsn::from(lsn)
+    }
+
+    fn time(lsn: u64) -> PgTimestamp {
+        PgTimestamp::from(i64::try_from(lsn).unwrap())
+    }
+
+    fn begin(at: u64) -> Begin {
+        Begin { commit_lsn: lsn(at), commit_time: time(at), xid: 7 }
+    }
+
+    /// A commit record of 8 bytes.
+    fn commit(at: u64) -> Commit {
+        Commit { commit_lsn: lsn(at), end_lsn: lsn(at + 8), commit_time: time(at) }
+    }
+
+    fn change() -> Change {
+        let relation = Relation {
+            oid: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+        };
+        Change::Insert { relation: Arc::new(relation), new: Tuple::of(&[Value::Text(b"1")]) }
+    }
+
+    fn transaction(batcher: &mut Batcher, at: u64, changes: usize) {
+        batcher.begin(&begin(at)).unwrap();
+        for _ in 0..changes {
+            batcher.change(change()).unwrap();
+        }
+        batcher.commit(&commit(at)).unwrap();
+    }
+
+    /// Commit LSN and number of changes of each transaction, and the checkpoint.
+    fn summary(batch: &Batch) -> (Vec<(u64, usize)>, Option<u64>) {
+        let transactions =
+            batch.transactions.iter().map(|t| (t.commit_lsn.as_u64(), t.changes.len())).collect();
+        (transactions, batch.end.map(|end| end.lsn.as_u64()))
+    }
+
+    #[test]
+    fn a_transaction_below_the_checkpoint_is_dropped_and_one_exactly_at_it_is_not() {
+        let mut batcher = Batcher::new(lsn(100));
+        transaction(&mut batcher, 92, 1);
+        transaction(&mut batcher, 100, 2);
+        assert_eq!(summary(&batcher.take().unwrap()), (vec![(100, 2)], Some(108)));
+    }
+
+    #[test]
+    fn the_next_transaction_can_begin_where_a_keepalive_ended() {
+        let mut batcher = Batcher::new(lsn(100));
+        batcher.advance(lsn(150));
+        assert_eq!(summary(&batcher.take_position().unwrap()), (vec![], Some(150)));
+        let mut batcher = Batcher::new(lsn(150));
+        transaction(&mut batcher, 150, 1);
+        assert_eq!(summary(&batcher.take().unwrap()), (vec![(150, 1)], Some(158)));
+    }
+
+    #[test]
+    fn whole_transactions_are_taken_together_and_an_open_one_stays() {
+        let mut batcher = Batcher::new(lsn(1));
+        transaction(&mut batcher, 10, 1);
+        transaction(&mut batcher, 20, 2);
+        batcher.begin(&begin(30)).unwrap();
+        batcher.change(change()).unwrap();
+        assert_eq!(summary(&batcher.take().unwrap()), (vec![(10, 1), (20, 2)], Some(28)));
+        assert!(batcher.take().is_none());
+        batcher.commit(&commit(30)).unwrap();
+        assert_eq!(summary(&batcher.take().unwrap()), (vec![(30, 1)], Some(38)));
+    }
+
+    #[test]
+    fn a_keepalive_inside_a_transaction_moves_nothing() {
+        let mut batcher = Batcher::new(lsn(1));
+        batcher.begin(&begin(30)).unwrap();
+        batcher.advance(lsn(500));
+        assert!(!batcher.only_moved());
+        assert!(batcher.take_position().is_none());
+        batcher.change(change()).unwrap();
+        batcher.commit(&commit(30)).unwrap();
+        assert_eq!(summary(&batcher.take().unwrap()), (vec![(30, 1)], Some(38)));
+    }
+
+    #[test]
+    fn a_keepalive_behind_waiting_transactions_goes_with_them() {
+        let mut batcher = Batcher::new(lsn(1));
+        transaction(&mut batcher, 10, 1);
+        batcher.advance(lsn(99));
+        assert!(batcher.take_position().is_none());
+        assert_eq!(summary(&batcher.take().unwrap()), (vec![(10, 1)], Some(99)));
+        assert!(!batcher.only_moved());
+    }
+
+    #[test]
+    fn an_empty_transaction_only_moves_the_position() {
+        let mut batcher = Batcher::new(lsn(1));
+        transaction(&mut batcher, 10, 0);
+        assert!(batcher.take().is_none());
+        assert!(batcher.only_moved());
+        let batch = batcher.take_position().unwrap();
+        assert_eq!(summary(&batch), (vec![], Some(18)));
+        assert_eq!(batch.end.unwrap().commit_time, None);
+    }
+
+    #[test]
+    fn a_huge_transaction_is_taken_in_pieces_and_the_next_one_rides_with_its_last() {
+        let mut batcher = Batcher::new(lsn(1));
+        transaction(&mut batcher, 10, 1);
+        batcher.begin(&begin(20)).unwrap();
+        while batcher.has_room() {
+            batcher.change(change()).unwrap();
+        }
+        let whole = batcher.take().unwrap();
+        assert_eq!((whole.continues, summary(&whole)), (false, (vec![(10, 1)], Some(18))));
+        while batcher.has_room() {
+            batcher.change(change()).unwrap();
+        }
+        let piece = batcher.take().unwrap();
+        assert_eq!((piece.continues, summary(&piece)), (false, (vec![(20, limits::BATCH_CHANGES)], None)));
+        while batcher.has_room() {
+            batcher.change(change()).unwrap();
+        }
+        let piece = batcher.take().unwrap();
+        assert_eq!((piece.continues, summary(&piece)), (true, (vec![(20, limits::BATCH_CHANGES)], None)));
+        // Nothing is left of it but its commit, which still has to be told to the target.
+        batcher.commit(&commit(20)).unwrap();
+        transaction(&mut batcher, 40, 3);
+        let last = batcher.take().unwrap();
+        assert_eq!((last.continues, summary(&last)), (true, (vec![(20, 0), (40, 3)], Some(48))));
+        assert!(last.before(1).is_none(), "its earlier pieces are gone with the open transaction");
+        transaction(&mut batcher, 60, 1);
+        assert!(!batcher.take().unwrap().continues);
+    }
+
+    #[test]
+    fn what_comes_before_a_culprit_has_a_checkpoint_of_its_own() {
+        let mut batcher = Batcher::new(lsn(1));
+        for at in [10, 20, 30] {
+            transaction(&mut batcher, at, 1);
+        }
+        let batch = batcher.take().unwrap();
+        assert_eq!(summary(&batch.before(2).unwrap()), (vec![(10, 1), (20, 1)], Some(28)));
+        assert!(batch.before(0).is_none());
+    }
+
+    #[test]
+    fn transactions_out_of_order_and_changes_out_of_place_are_refused() {
+        let mut batcher = Batcher::new(lsn(1));
+        assert_eq!(batcher.change(change()), Err(OutOfOrder::OutsideTransaction("change")));
+        assert_eq!(batcher.commit(&commit(5)), Err(OutOfOrder::OutsideTransaction("COMMIT")));
+        transaction(&mut batcher, 20, 1);
+        assert_eq!(
+            batcher.begin(&begin(20)),
+            Err(OutOfOrder::CommitOrder { commit: lsn(20), last: lsn(20) })
+        );
+        batcher.begin(&begin(30)).unwrap();
+        assert_eq!(batcher.begin(&begin(40)), Err(OutOfOrder::BeginInside(lsn(30))));
+        assert_eq!(
+            batcher.commit(&commit(31)),
+            Err(OutOfOrder::CommitMismatch { begin: lsn(30), commit: lsn(31) })
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! A relation of the source fitted to a table of the target: columns are matched by name, whatever
+//! their order and whatever else the target's table has.
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+
+use crate::catalog::{TableName, TargetColumn, TargetTable, quote_identifier, target_table};
+use crate::fault::{Fault, Result, Side};
+use crate::pgoutput::Relation;
+
+/// How two values of a type are compared to find a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Equality {
+    /// The type's own `=` says "equal" only of values that print the same, so it can be used (and
+    /// an index with it).
+    Exact,
+    /// The type has no equality, or one that calls different values equal (numeric 1.0 and 1.00,
+    /// citext, -0): the printed values are compared.
+    Printed,
+}
+
+/// A column of the source, fitted.
+#[derive(Clone, Debug)]
+pub(super) struct FittedColumn {
+    /// Its name, unquoted.
+    pub(super) name: String,
+    /// It belongs to the replica identity.
+    pub(super) is_key: bool,
+    /// An UPDATE can't write it.
+    pub(super) is_identity_always: bool,
+    /// The target's type, for a cast.
+    pub(super) type_name: String,
+    /// The schema of the type's equality operator.
+    pub(super) equality_schema: String,
+    /// How a whole old row is compared.
+    pub(super) equality: Equality,
+}
+
+/// A relation of the source and the table of the target that its changes go to.
+#[derive(Debug)]
+pub(super) struct Fitted {
+    /// The source's relation, with columns in the order of its tuples.
+    pub(super) relation: Arc<Relation>,
+    /// The target's table.
+    pub(super) target: TableName,
+    /// Rows go to the target table's own partitions.
+    pub(super) is_partitioned: bool,
+    /// The source's columns, in the order of its tuples.
+    pub(super) columns: Vec<FittedColumn>,
+    /// Columns that only the target has and that can be written.
+    pub(super) only_on_target: Vec<String>,
+    /// The target has an identity column, so values for it have to be insisted on.
+    pub(super) has_identity: bool,
+    /// The relation is a partition whose topmost parent takes its rows, as the target lacks it.
+    pub(super) through_root: bool,
+}
+
+impl Fitted {
+    /// Fits a relation to the table of its name, or, if the target has no such partition, to the
+    /// topmost parent that `root` names.
+    ///
+    /// # Errors
+    /// If the table or a column is missing on the target, can't be written there, or has triggers
+    /// that would fire.
+    pub(super) async fn new(
+        target: &Client,
+        relation: Arc<Relation>,
+        root: Option<&TableName>,
+    ) -> Result<Self> {
+        let name = TableName::new(&relation.schema, &relation.name);
+        let (table, through_root) = match (target_table(target, &name).await?, root) {
+            (Some(table), _) => (table, false),
+            (None, Some(root)) => match target_table(target, root).await? {
+                Some(table) => (table, true),
+                None => return Err(missing_table(root)),
+            },
+            (None, None) => return Err(missing_table(&name)),
+        };
+        if let Some(trigger) = table.firing_triggers.first() {
+            return Err(Fault::person(format!(
+                "the trigger {trigger} fires also for replicated changes, so rows would differ from the source's"
+            ))
+            .on(Side::Target)
+            .table(table.name.to_string())
+            .remedy(format!(
+                "on the target: ALTER TABLE {} DISABLE TRIGGER {}; enable it again after the cutover",
+                table.name.to_sql(),
+                quote_identifier(trigger)
+            )));
+        }
+        Self::fit(relation, &table, through_root)
+    }
+
+    /// Matches the columns by name.
+    fn fit(relation: Arc<Relation>, table: &TargetTable, through_root: bool) -> Result<Self> {
+        let fault = |what: String, remedy: String| {
+            Fault::person(what).on(Side::Target).table(table.name.to_string()).remedy(remedy)
+        };
+        let columns = relation
+            .columns
+            .iter()
+            .map(|column| {
+                let quoted = quote_identifier(&column.name);
+                let found = table.columns.iter().find(|c| c.name == column.name).ok_or_else(|| {
+                    fault(
+                        format!("the column {} of the source's table is missing", column.name),
+                        format!(
+                            "on the target: ALTER TABLE {} ADD COLUMN {quoted} with the source's type; the stream \
+                             goes on by itself",
+                            table.name.to_sql()
+                        ),
+                    )
+                })?;
+                if found.is_generated {
+                    return Err(fault(
+                        format!("the column {} is generated there but an ordinary one on the source", column.name),
+                        format!(
+                            "on the target: ALTER TABLE {} ALTER COLUMN {quoted} DROP EXPRESSION",
+                            table.name.to_sql()
+                        ),
+                    ));
+                }
+                Ok(FittedColumn {
+                    name: column.name.clone(),
+                    is_key: column.is_key,
+                    is_identity_always: found.is_identity_always,
+                    type_name: found.type_name.clone(),
+                    equality_schema: found.equality_schema.clone(),
+                    equality: equality_of(found),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let only_on_target = table
+            .columns
+            .iter()
+            .filter(|c| !c.is_generated && !relation.columns.iter().any(|s| s.name == c.name))
+            .map(|c| c.name.clone())
+            .collect();
+        Ok(Self {
+            target: table.name.clone(),
+            is_partitioned: table.is_partitioned,
+            columns,
+            only_on_target,
+            has_identity: table.columns.iter().any(|c| c.is_identity),
+            through_root,
+            relation,
+        })
+    }
+
+    /// The target's table for SQL that must not touch tables which inherit from it.
+    pub(super) fn only(&self) -> String {
+        // ONLY of a partitioned table is nothing at all.
+        if self.is_partitioned { self.target.to_sql() } else { format!("ONLY {}", self.target.to_sql()) }
+    }
+}
+
+fn missing_table(name: &TableName) -> Fault {
+    Fault::person("the table is missing").on(Side::Target).table(name.to_string()).remedy(
+        "create it there as it is on the source; the stream goes on by itself and nothing is lost meanwhile",
+    )
+}
+
+/// The types whose `=` says "equal" only of values that print the same.
+fn equality_of(column: &TargetColumn) -> Equality {
+    use tokio_postgres::types::Type;
+    let exact = [
+        Type::BOOL,
+        Type::BYTEA,
+        Type::CHAR,
+        Type::NAME,
+        Type::INT8,
+        Type::INT2,
+        Type::INT4,
+        Type::OID,
+        Type::DATE,
+        Type::TIME,
+        Type::TIMESTAMP,
+        Type::TIMESTAMPTZ,
+        Type::UUID,
+    ];
+    let text = [Type::TEXT, Type::VARCHAR];
+    let is = |types: &[Type]| types.iter().any(|t| t.oid() == column.type_oid);
+    if is(&exact) || (is(&text) && column.is_deterministic) { Equality::Exact } else { Equality::Printed }
+}

@@ -1,0 +1,9 @@
+//! What the system catalogs say: the tables that can be replicated, and how the target's are built.
+
+mod names;
+mod source;
+mod target;
+
+pub use names::{TableName, quote_identifier, quote_literal};
+pub use source::{Identity, SourceTable, source_tables};
+pub use target::{TargetColumn, TargetTable, missing_on_target, target_table};

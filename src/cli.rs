@@ -1,0 +1,94 @@
+//! The command line. It is a contract: scripts rely on its names, its JSON and its exit statuses.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Arguments;
+
+/// Replicates one PostgreSQL database into another, and keeps the two in sync until the switch.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_STATUSES)]
+pub struct Cli {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUSES: &str = "\
+Exit status: 0 yes, 1 no, 2 a person is needed, 3 a database can't be reached, 64 wrong usage or \
+configuration, 70 a bug in cdc.";
+
+#[derive(Args, Debug)]
+struct ConfigArguments {
+    /// Configuration file [default: $CDC_CONFIG, ./cdc.toml or /etc/cdc/cdc.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Name of the migration: it names the slot, the publication and the ledger's rows [default: default]
+    #[arg(long, global = true, value_name = "NAME")]
+    name: Option<String>,
+    /// The source, as a connection string without a password [environment: CDC_SOURCE_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    source: Option<String>,
+    /// The target, as a connection string without a password [environment: CDC_TARGET_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    target: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon: prepare what is missing, then stream until asked to stop
+    Run(Run),
+    /// Show how the migration is doing
+    Status(Status),
+}
+
+/// `cdc run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// How log lines are written; they go to standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `cdc status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Also print the latest incidents
+    #[arg(long)]
+    pub incidents: bool,
+    /// Exit with 1 if more bytes of the source's log are not applied yet
+    #[arg(long, value_name = "BYTES")]
+    pub max_lag_bytes: Option<u64>,
+    /// Exit with 1 if the target is further behind than this
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub max_lag_seconds: f64,
+}
+
+impl Cli {
+    /// What the command line says about the configuration.
+    #[must_use]
+    pub fn arguments(&self) -> Arguments {
+        Arguments {
+            file: self.config.config.clone(),
+            name: self.config.name.clone(),
+            source: self.config.source.clone(),
+            target: self.config.target.clone(),
+        }
+    }
+}

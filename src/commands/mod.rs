@@ -1,0 +1,25 @@
+//! One thin file per command: arguments in, report and exit status out.
+
+mod exit;
+mod run;
+mod status;
+
+pub use exit::Exit;
+
+use crate::cli::{Cli, Command};
+use crate::config::Config;
+use crate::connect::Environment;
+use crate::fault::Result;
+
+/// Runs the command and says how it went.
+///
+/// # Errors
+/// With what kept it from running.
+pub async fn run(cli: Cli) -> Result<Exit> {
+    let environment = Environment::from_process();
+    let config = Config::load(&cli.arguments(), &environment)?;
+    match cli.command {
+        Command::Run(arguments) => run::run(&config, &arguments).await,
+        Command::Status(arguments) => status::run(&config, &arguments).await,
+    }
+}

@@ -1,0 +1,26 @@
+//! `cdc status`.
+#![allow(clippy::print_stdout, reason = "the report is what the command is for")]
+
+use super::Exit;
+use crate::cli::Status as Arguments;
+use crate::config::Config;
+use crate::fault::{Fault, Result};
+use crate::observe::{Limits, Verdict, status};
+
+/// Prints the status; the exit status says the same to a script.
+pub(super) async fn run(config: &Config, arguments: &Arguments) -> Result<Exit> {
+    let limits = Limits { bytes: arguments.max_lag_bytes, seconds: arguments.max_lag_seconds };
+    let status = status(config, &limits, if arguments.incidents { 100 } else { 1 }).await?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&status).map_err(|e| Fault::bug(e.to_string()))?;
+        println!("{text}");
+    } else {
+        print!("{status}");
+    }
+    Ok(match status.verdict {
+        Verdict::Stopped | Verdict::Blocked | Verdict::Lost => Exit::Person,
+        Verdict::Streaming | Verdict::Behind if status.source_error.is_some() => Exit::Unreachable,
+        Verdict::Streaming => Exit::Yes,
+        Verdict::Behind => Exit::No,
+    })
+}

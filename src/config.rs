@@ -1,0 +1,423 @@
+//! The configuration: a TOML file, variables and arguments become one validated [`Config`].
+//!
+//! Nothing is connected to here; what is wrong is refused before anything is touched.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::catalog::{SourceTable, TableName};
+use crate::connect::{ConnInfo, Environment};
+use crate::fault::{Fault, Result, Side};
+
+/// The longest name of a migration: `cdc_<name>_insert` has to fit into 63 bytes.
+const NAME_BYTES: usize = 52;
+
+/// A validated configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The migration's name.
+    pub name: String,
+    /// Where rows are read.
+    pub source: ConnInfo,
+    /// Where rows are applied.
+    pub target: ConnInfo,
+    /// Which tables.
+    pub tables: Tables,
+}
+
+impl Config {
+    /// The slot's name, also that of the publication.
+    #[must_use]
+    pub fn slot(&self) -> String {
+        format!("cdc_{}", self.name)
+    }
+
+    /// The name of the publication of tables that are published for INSERT and TRUNCATE only.
+    #[must_use]
+    pub fn insert_only_publication(&self) -> String {
+        format!("cdc_{}_insert", self.name)
+    }
+}
+
+/// What the command line says about the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--source`.
+    pub source: Option<String>,
+    /// `--target`.
+    pub target: Option<String>,
+}
+
+/// The file as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: Option<String>,
+    source: Option<String>,
+    source_file: Option<PathBuf>,
+    source_credential: Option<String>,
+    target: Option<String>,
+    target_file: Option<PathBuf>,
+    target_credential: Option<String>,
+    #[serde(default)]
+    tables: TablesSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TablesSection {
+    include: Option<Vec<String>>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    insert_only: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration: arguments before variables before the file.
+    ///
+    /// The file is `--config`, `$CDC_CONFIG`, `./cdc.toml` or `/etc/cdc/cdc.toml`. With both
+    /// connection strings given elsewhere, none is needed.
+    ///
+    /// # Errors
+    /// A usage fault that names the key or the variable.
+    pub fn load(arguments: &Arguments, environment: &Environment) -> Result<Self> {
+        for (option, value) in [("--source", &arguments.source), ("--target", &arguments.target)] {
+            if value.as_ref().is_some_and(|text| ConnInfo::has_password(text)) {
+                return Err(Fault::usage(format!("{option} contains a password, which every user of this host can see"))
+                    .remedy(
+                        "put the connection string into the configuration file or into CDC_SOURCE_URL / CDC_TARGET_URL, \
+                         or the password into a passfile (~/.pgpass)",
+                    ));
+            }
+        }
+        let (file, path) = read_file(arguments, environment)?;
+        let variable = environment.variable("CDC_NAME")?.map(str::to_owned);
+        let name = arguments.name.clone().or(variable).or(file.name).unwrap_or_else(|| "default".to_owned());
+        check_name(&name)?;
+        let source = Setting {
+            side: Side::Source,
+            argument: arguments.source.clone(),
+            inline: file.source,
+            file: file.source_file,
+            credential: file.source_credential,
+        };
+        let target = Setting {
+            side: Side::Target,
+            argument: arguments.target.clone(),
+            inline: file.target,
+            file: file.target_file,
+            credential: file.target_credential,
+        };
+        Ok(Self {
+            name,
+            source: source.resolve(environment, path.as_deref())?,
+            target: target.resolve(environment, path.as_deref())?,
+            tables: Tables::new(&file.tables)?,
+        })
+    }
+}
+
+fn read_file(arguments: &Arguments, environment: &Environment) -> Result<(File, Option<PathBuf>)> {
+    let variable = environment.variable("CDC_CONFIG")?.map(PathBuf::from);
+    let named = arguments.file.clone().or(variable);
+    let path = match named {
+        Some(path) => path,
+        None => {
+            match ["cdc.toml", "/etc/cdc/cdc.toml"].iter().map(PathBuf::from).find(|path| path.exists()) {
+                Some(path) => path,
+                None => return Ok((File::default(), None)),
+            }
+        }
+    };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Fault::usage(format!("the configuration {} can't be read: {e}", path.display())))?;
+    let file = toml::from_str(&text).map_err(|e: toml::de::Error| {
+        let start = e.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+        Fault::usage(format!(
+            "the configuration {}, line {line}: {}",
+            path.display(),
+            without_values(e.message())
+        ))
+    })?;
+    Ok((file, Some(path)))
+}
+
+/// An error's text without the strings that it quotes: they can hold a password, as the line itself
+/// can, which is why that isn't shown either.
+fn without_values(message: &str) -> String {
+    message.split('"').enumerate().map(|(i, part)| if i % 2 == 0 { part } else { "..." }).collect()
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(fits) {
+        return Err(Fault::usage(format!(
+            "the name {name:?} can't be part of a replication slot's name: use 1 to {NAME_BYTES} lower-case letters, \
+             digits and underscores"
+        )));
+    }
+    Ok(())
+}
+
+/// Where one connection string may come from.
+struct Setting {
+    side: Side,
+    argument: Option<String>,
+    inline: Option<String>,
+    file: Option<PathBuf>,
+    credential: Option<String>,
+}
+
+impl Setting {
+    fn resolve(self, environment: &Environment, config: Option<&Path>) -> Result<ConnInfo> {
+        let side = self.side;
+        let variable = format!("CDC_{}_URL", side.to_string().to_uppercase());
+        let text = match self.argument.or(environment.variable(&variable)?.map(str::to_owned)) {
+            Some(text) => text,
+            None => match (self.inline, self.file, self.credential) {
+                (Some(text), None, None) => text,
+                (None, Some(path), None) => read_secret(side, &path)?,
+                (None, None, Some(name)) => {
+                    let directory = environment.variable("CREDENTIALS_DIRECTORY")?.ok_or_else(|| {
+                        Fault::usage(format!(
+                            "{side}_credential is set, but systemd has passed no credentials"
+                        ))
+                        .remedy(format!("add LoadCredential={name}:FILE to the unit, or use {side}_file"))
+                    })?;
+                    read_secret(side, &Path::new(directory).join(name))?
+                }
+                (None, None, None) => {
+                    let where_ =
+                        config.map_or("a configuration file".to_owned(), |path| path.display().to_string());
+                    return Err(Fault::usage(format!("no {side} database is given"))
+                        .remedy(format!("set {variable}, or {side} = \"postgres://...\" in {where_}")));
+                }
+                _ => {
+                    return Err(Fault::usage(format!(
+                        "more than one of {side}, {side}_file and {side}_credential is set; keep one"
+                    )));
+                }
+            },
+        };
+        ConnInfo::parse(text.trim(), environment).map_err(|fault| fault.on(side))
+    }
+}
+
+fn read_secret(side: Side, path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| {
+        Fault::usage(format!("the {side}'s connection string can't be read from {}: {e}", path.display()))
+    })
+}
+
+/// Which tables are replicated.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    include: Vec<Pattern>,
+    exclude: Vec<Pattern>,
+    insert_only: Vec<Pattern>,
+}
+
+/// How a table is replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Not at all.
+    Out,
+    /// With every change.
+    All,
+    /// With INSERT and TRUNCATE only.
+    InsertOnly,
+}
+
+impl Tables {
+    fn new(section: &TablesSection) -> Result<Self> {
+        let patterns = |key: &str, texts: &[String]| -> Result<Vec<Pattern>> {
+            texts.iter().map(|text| Pattern::new(key, text)).collect()
+        };
+        let everything = ["*.*".to_owned()];
+        Ok(Self {
+            include: patterns("include", section.include.as_deref().unwrap_or(&everything))?,
+            exclude: patterns("exclude", &section.exclude)?,
+            insert_only: patterns("insert_only", &section.insert_only)?,
+        })
+    }
+
+    /// How the table is replicated. A partition goes with its topmost parent.
+    #[must_use]
+    pub fn select(&self, table: &SourceTable) -> Selection {
+        let name = table.published_as();
+        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
+        if !matches(&self.include) || matches(&self.exclude) {
+            Selection::Out
+        } else if matches(&self.insert_only) {
+            Selection::InsertOnly
+        } else {
+            Selection::All
+        }
+    }
+
+    /// The patterns that match none of these tables: most likely misspelt.
+    #[must_use]
+    pub fn unmatched(&self, tables: &[SourceTable]) -> Vec<String> {
+        [&self.include, &self.exclude, &self.insert_only]
+            .into_iter()
+            .flatten()
+            .filter(|pattern| !tables.iter().any(|table| pattern.matches(table.published_as())))
+            .map(|pattern| pattern.text.clone())
+            .collect()
+    }
+}
+
+/// `schema.table`, where `*` stands for any characters and `?` for one.
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: String,
+    schema: wildmatch::WildMatch,
+    table: wildmatch::WildMatch,
+}
+
+impl Pattern {
+    fn new(key: &str, text: &str) -> Result<Self> {
+        let (schema, table) =
+            text.split_once('.').filter(|(s, t)| !s.is_empty() && !t.is_empty()).ok_or_else(|| {
+                Fault::usage(format!("[tables] {key}: {text:?} is no pattern of the form schema.table"))
+                    .remedy(format!("write \"public.{text}\", for example; * stands for any characters"))
+            })?;
+        Ok(Self {
+            text: text.to_owned(),
+            schema: wildmatch::WildMatch::new(schema),
+            table: wildmatch::WildMatch::new(table),
+        })
+    }
+
+    fn matches(&self, name: &TableName) -> bool {
+        self.schema.matches(&name.schema) && self.table.matches(&name.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Identity;
+
+    fn table(schema: &str, name: &str) -> SourceTable {
+        SourceTable {
+            name: TableName::new(schema, name),
+            oid: 1,
+            is_partitioned: false,
+            root: None,
+            identity: Identity::Key,
+            columns: Vec::new(),
+        }
+    }
+
+    fn load(text: &str, environment: &Environment) -> Result<Config> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let arguments = Arguments { file: Some(file.path().to_owned()), ..Arguments::default() };
+        Config::load(&arguments, environment)
+    }
+
+    const BOTH: &str = "source = \"postgres://a@s/d\"\ntarget = \"postgres://a@t/d\"\n";
+
+    #[test]
+    fn variables_come_before_the_file_and_arguments_before_both() {
+        let environment =
+            Environment::empty().set("CDC_NAME", "second").set("CDC_SOURCE_URL", "postgres://b@s2/d2");
+        let config = load(&format!("name = \"first\"\n{BOTH}"), &environment).unwrap();
+        assert_eq!(
+            (config.name.as_str(), config.source.dbname(), config.target.dbname()),
+            ("second", "d2", "d")
+        );
+        let arguments = Arguments {
+            name: Some("third".into()),
+            source: Some("host=s3 user=c dbname=d3".into()),
+            target: Some("host=t3 user=c dbname=d3".into()),
+            file: None,
+        };
+        let config = Config::load(&arguments, &environment).unwrap();
+        assert_eq!((config.slot().as_str(), config.source.dbname()), ("cdc_third", "d3"));
+        assert_eq!(config.insert_only_publication(), "cdc_third_insert");
+    }
+
+    #[test]
+    fn connection_strings_can_come_from_files_and_credentials() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("source-url"), "postgres://a:pw@s/fromcredential\n").unwrap();
+        let target = directory.path().join("target-url");
+        std::fs::write(&target, "postgres://a:pw@t/fromfile").unwrap();
+        let environment = Environment::empty().set("CREDENTIALS_DIRECTORY", directory.path());
+        let text = format!("source_credential = \"source-url\"\ntarget_file = {:?}\n", target);
+        let config = load(&text, &environment).unwrap();
+        assert_eq!((config.source.dbname(), config.target.dbname()), ("fromcredential", "fromfile"));
+        let fault = load(&text, &Environment::empty()).unwrap_err();
+        assert!(fault.to_string().contains("LoadCredential"), "{fault}");
+    }
+
+    #[test]
+    fn bad_configurations_are_refused_with_their_place_and_without_their_secrets() {
+        let cases = [
+            ("source = \"postgres://a:s3cret@s/d\"\n".to_owned(), "no target database is given"),
+            (format!("{BOTH}sorce = 1\n"), "line 3: unknown field `sorce`"),
+            (format!("{BOTH}[tables]\nincluded = []\n"), "line 4: unknown field `included`"),
+            (format!("{BOTH}name = \"Upper\"\n"), "lower-case"),
+            (format!("name = \"{}\"\n{BOTH}", "a".repeat(53)), "1 to 52"),
+            (format!("{BOTH}source_file = \"/x\"\n"), "keep one"),
+            (format!("{BOTH}[tables]\ninclude = [\"users\"]\n"), "public.users"),
+            ("source = \"postgres://a:s3cret@s/d\ntarget = 1\n".to_owned(), "line 1"),
+            ("name = \"a\"\ntables = \"postgres://a:s3cret@s/d\"\n".to_owned(), "line 2: invalid type"),
+            ("source = \"postgres://a:s3cret@s:port/d\"\ntarget = \"postgres://t\"\n".to_owned(), "source"),
+        ];
+        for (text, wanted) in cases {
+            let fault = load(&text, &Environment::empty()).unwrap_err();
+            assert_eq!(fault.reaction(), crate::fault::Reaction::Usage, "{text}");
+            assert!(fault.to_string().contains(wanted), "{text}: {fault}");
+            assert!(!fault.to_string().contains("s3cret"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_argument_is_refused() {
+        for source in ["postgres://a:s3cret@s/d", "host=s password=s3cret"] {
+            let arguments = Arguments { source: Some(source.into()), ..Arguments::default() };
+            let fault = Config::load(&arguments, &Environment::empty()).unwrap_err();
+            assert!(fault.to_string().contains("--source"), "{fault}");
+            assert!(!fault.to_string().contains("s3cret"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn patterns_select_tables_and_a_partition_goes_with_its_parent() {
+        let text = format!(
+            "{BOTH}[tables]\ninclude = [\"public.*\", \"crm.*\"]\nexclude = [\"*.audit_*\"]\ninsert_only = [\"public.event?\"]\n"
+        );
+        let tables = load(&text, &Environment::empty()).unwrap().tables;
+        let partition =
+            SourceTable { root: Some(TableName::new("public", "events")), ..table("parts", "audit_1") };
+        for (table, selection) in [
+            (table("public", "users"), Selection::All),
+            (table("crm", "events"), Selection::All),
+            (table("public", "events"), Selection::InsertOnly),
+            (table("public", "eventss"), Selection::All),
+            (table("crm", "audit_log"), Selection::Out),
+            (table("other", "users"), Selection::Out),
+            (partition, Selection::InsertOnly),
+        ] {
+            assert_eq!(tables.select(&table), selection, "{table:?}");
+        }
+        assert_eq!(tables.unmatched(&[table("public", "users")]), ["crm.*", "*.audit_*", "public.event?"]);
+    }
+
+    #[test]
+    fn without_a_section_every_table_is_selected() {
+        let tables = load(BOTH, &Environment::empty()).unwrap().tables;
+        assert_eq!(tables.select(&table("any", "thing")), Selection::All);
+        assert!(tables.unmatched(&[table("any", "thing")]).is_empty());
+    }
+}

@@ -1,0 +1,255 @@
+//! The daemon's lifecycle: the lock, starts and restarts, the stop. What it runs is an engine.
+//!
+//! ```text
+//!           ┌───────────────◄── 30 s ── blocked (a person is needed) ◄──┐
+//!           ▼                                                          │
+//! lock ─► prepare ─► engine ─► asked to stop ─► exit 0                 │
+//!           ▲   │        └── fault ─────────────────────────────────────┤
+//!           │   └── refused at the first start ─► exit 2               │
+//!           └───────────────◄── backoff ── retrying (it passes) ◄───────┘
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::connect::Session;
+use crate::engine::{self, Ended, Engine};
+use crate::fault::{Fault, Reaction, Result, Side};
+use crate::ledger::{DaemonState, Ledger, Severity};
+use crate::limits;
+use crate::retry::Delays;
+use crate::shutdown::Shutdown;
+
+/// Replicates until it is asked to stop.
+///
+/// # Errors
+/// With the refusal, if the first start fails for a reason that only a person can mend. Later faults
+/// are incidents: the daemon lives on and tries again.
+pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<()> {
+    let mut daemon = Daemon {
+        config,
+        guard: None,
+        earlier_guards: Vec::new(),
+        has_streamed: false,
+        delays: Delays::default(),
+        last: None,
+        unrecorded: None,
+    };
+    while !shutdown.is_requested() {
+        let started = tokio::select! {
+            biased;
+            () = shutdown.requested() => break,
+            started = daemon.start() => started,
+        };
+        match started {
+            Ok(mut engine) => {
+                let since = Instant::now();
+                match engine.run(&mut shutdown).await {
+                    Ended::Asked => break,
+                    Ended::Failed(fault) => {
+                        if since.elapsed() > limits::BACKOFF_LONGEST {
+                            daemon.delays.reset();
+                        }
+                        let pause = daemon.report(fault).await;
+                        tokio::select! {
+                            () = shutdown.requested() => {}
+                            () = engine.hold(pause) => {}
+                        }
+                    }
+                }
+            }
+            Err(fault) if !daemon.has_streamed && fault.reaction() != Reaction::Retry => return Err(fault),
+            Err(fault) => {
+                let pause = daemon.report(fault).await;
+                tokio::select! {
+                    () = shutdown.requested() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+    tracing::info!("stopping as asked");
+    daemon.say(DaemonState::Stopped, None).await;
+    Ok(())
+}
+
+struct Daemon<'a> {
+    config: &'a Config,
+    guard: Option<Guard>,
+    /// Sessions of ours that held the lock, by pid and start: a connection that was lost half-way
+    /// may still hold it on the server.
+    earlier_guards: Vec<(i32, std::time::SystemTime)>,
+    /// The stream has begun once: what fails from now on is an incident, not a refusal.
+    has_streamed: bool,
+    delays: Delays,
+    last: Option<Last>,
+    /// A fault that could not be written into the ledger when it happened.
+    unrecorded: Option<(Severity, Fault)>,
+}
+
+/// The session to the target that holds the lock which makes this the only daemon of its migration.
+struct Guard {
+    session: Arc<Session>,
+    ledger: Ledger,
+    started_at: std::time::SystemTime,
+}
+
+/// The fault seen last, to notice that it comes again.
+struct Last {
+    text: String,
+    times: u32,
+    logged_at: Instant,
+}
+
+/// A fault that isn't known to pass is a person's after this many times in a row.
+const TIMES_UNTIL_BLOCKED: u32 = 5;
+
+impl Daemon<'_> {
+    /// Takes the lock if it isn't ours yet, and prepares an engine.
+    async fn start(&mut self) -> Result<Engine> {
+        let (session, ledger) = self.lock().await?;
+        self.say(DaemonState::Starting, None).await;
+        let prepared = engine::prepare(self.config, &session, &ledger).await?;
+        if let Some((severity, fault)) = self.unrecorded.take() {
+            ledger.record_incident(severity, &fault).await?;
+        }
+        self.has_streamed = true;
+        self.say(DaemonState::Streaming, None).await;
+        tracing::info!("streaming");
+        Ok(Engine::new(prepared, session, &ledger, &self.config.slot()))
+    }
+
+    /// Waits for the lock. Two daemons of one migration are harmless (the epoch sees to that), but
+    /// only one can use the slot.
+    async fn lock(&mut self) -> Result<(Arc<Session>, Ledger)> {
+        if let Some(guard) = &self.guard {
+            if !guard.session.is_closed() && answers(&guard.session).await {
+                return Ok((Arc::clone(&guard.session), guard.ledger.clone()));
+            }
+            self.earlier_guards.push((guard.session.backend_pid(), guard.started_at));
+            self.guard = None;
+        }
+        let session =
+            Session::open(&self.config.target, Side::Target, &format!("cdc_{} guard", self.config.name))
+                .await?;
+        let fault = |e| Fault::sql(Side::Target, "taking the daemon's lock", &e);
+        let started_at = session
+            .query_one(
+                "SELECT backend_start FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()",
+                &[],
+            )
+            .await
+            .map_err(fault)?
+            .get(0);
+        for (pid, started_at) in self.earlier_guards.drain(..) {
+            session
+                .execute(
+                    "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+                      WHERE pid = $1 AND backend_start = $2",
+                    &[&pid, &started_at],
+                )
+                .await
+                .map_err(fault)?;
+        }
+        let mut is_waiting = false;
+        while !session
+            .query_one(
+                "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))",
+                &[&lock_key(&self.config.name)],
+            )
+            .await
+            .map_err(fault)?
+            .get::<_, bool>(0)
+        {
+            if !is_waiting {
+                tracing::warn!(
+                    name = self.config.name,
+                    "another daemon of this migration is running; waiting to take over when it ends"
+                );
+                is_waiting = true;
+            }
+            tokio::time::sleep(limits::CLOCK_INTERVAL).await;
+        }
+        let session = Arc::new(session);
+        let ledger = Ledger::new(Arc::clone(&session), &self.config.name);
+        self.guard = Some(Guard { session: Arc::clone(&session), ledger: ledger.clone(), started_at });
+        Ok((session, ledger))
+    }
+
+    /// Tells of a fault, in the log and in the ledger, and returns how long to wait.
+    async fn report(&mut self, fault: Fault) -> Duration {
+        let text = fault.to_string();
+        let (times, logged_at) = match &self.last {
+            Some(last) if last.text == text => (last.times + 1, Some(last.logged_at)),
+            _ => (1, None),
+        };
+        let mut severity = Severity::of(&fault);
+        if severity == Severity::Retrying && times >= TIMES_UNTIL_BLOCKED && !fault.passes() {
+            severity = Severity::Blocked;
+        }
+        let is_new = logged_at.is_none_or(|at| at.elapsed() >= limits::LOG_INTERVAL);
+        match severity {
+            Severity::Blocked if is_new => tracing::error!("blocked: {fault}"),
+            Severity::Retrying | Severity::Warning if is_new => tracing::warn!("trying again: {fault}"),
+            _ => tracing::debug!("again: {fault}"),
+        }
+        let logged_at = if is_new { Instant::now() } else { logged_at.unwrap_or_else(Instant::now) };
+        self.last = Some(Last { text: text.clone(), times, logged_at });
+        let state = match severity {
+            Severity::Blocked => DaemonState::Blocked,
+            Severity::Retrying | Severity::Warning => DaemonState::Retrying,
+        };
+        self.say(state, Some(&text)).await;
+        let recorded = match &self.guard {
+            Some(guard) => answered(guard.ledger.record_incident(severity, &fault)).await.is_some(),
+            None => false,
+        };
+        if !recorded {
+            self.unrecorded = Some((severity, fault));
+        }
+        match severity {
+            Severity::Blocked => limits::BLOCKED_INTERVAL,
+            Severity::Retrying | Severity::Warning => self.delays.next_delay(),
+        }
+    }
+
+    /// Writes down what the daemon is doing, if the ledger is there and can be reached.
+    async fn say(&mut self, state: DaemonState, detail: Option<&str>) {
+        if let Some(guard) = &self.guard {
+            // Before the first start has made it there is no ledger, and nobody to tell.
+            answered(async {
+                if guard.ledger.exists().await? {
+                    guard.ledger.set_state(state, detail).await?;
+                }
+                Ok(())
+            })
+            .await;
+        }
+    }
+}
+
+/// The key of the lock, hashed by the server.
+#[must_use]
+pub fn lock_key(name: &str) -> String {
+    format!("cdc daemon {name}")
+}
+
+/// Waits for a small answer of the target for as long as an honest one takes. A failure is only
+/// logged: what matters meets the same failure and says so.
+async fn answered<T>(question: impl Future<Output = Result<T>>) -> Option<T> {
+    match tokio::time::timeout(limits::SILENCE, question).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(fault)) => {
+            tracing::debug!("{fault}");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn answers(session: &Session) -> bool {
+    matches!(tokio::time::timeout(limits::SILENCE, session.simple_query("")).await, Ok(Ok(_)))
+}

@@ -1,0 +1,19 @@
+//! One direction of replication, end to end.
+//!
+//! ```text
+//! prepare ──► Engine::run: walsender ─► decode ─► Batcher ─► applier task ─► target
+//!                              ▲                                  │
+//!                              └──── feedback ◄── durable LSN ────┘
+//! ```
+//!
+//! [`prepare`] compares both ends with the ledger and makes what is missing; a refusal there touches
+//! nothing. [`Engine::run`] then owns the stream until it is asked to stop or something fails. There
+//! is one way to recover: the engine is dropped, and a new one is prepared from the checkpoint.
+
+mod monitor;
+mod prepare;
+mod publications;
+mod run;
+
+pub use prepare::{Prepared, prepare};
+pub use run::{Ended, Engine};

@@ -1,0 +1,211 @@
+//! Watches the source on a session of its own, beside the stream.
+//!
+//! Its first duty is a clock: it notes where the source's log ended at what time of the source.
+//! Once the checkpoint has passed that position, everything committed before that time is applied,
+//! whether there was anything to apply or not. That is what the lag in seconds is counted from.
+
+use std::collections::VecDeque;
+
+use tokio::sync::watch::Sender;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::catalog::TableName;
+use crate::connect::Session;
+use crate::fault::{Fault, Reaction, Result, Side};
+use crate::ledger::{Ledger, Severity};
+use crate::limits;
+use crate::lsn::Lsn;
+use crate::pgoutput::PgTimestamp;
+use crate::replication::Slot;
+
+/// The end of the source's log at a time of its clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tick {
+    /// What was flushed by then (`pg_current_wal_flush_lsn`).
+    pub(super) lsn: Lsn,
+    /// The source's clock.
+    pub(super) time: PgTimestamp,
+}
+
+/// Ticks whose position has not been applied yet, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Clock(VecDeque<Tick>);
+
+impl Clock {
+    /// Notes a tick. A source that is far ahead gives many; every other one is forgotten then,
+    /// which makes the clock coarser and nothing else.
+    pub(super) fn note(&mut self, tick: Tick) {
+        const MOST: usize = 4096;
+        if self.0.len() >= MOST {
+            let mut keep = false;
+            self.0.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.0.push_back(tick);
+    }
+
+    /// True if there is a time to tell for `lsn`.
+    pub(super) fn has_passed(&self, lsn: Lsn) -> bool {
+        self.0.front().is_some_and(|tick| tick.lsn <= lsn)
+    }
+
+    /// The latest time of which everything committed before is below `lsn`.
+    pub(super) fn caught_up_to(&mut self, lsn: Lsn) -> Option<PgTimestamp> {
+        let mut time = None;
+        while let Some(tick) = self.0.front().filter(|tick| tick.lsn <= lsn) {
+            time = Some(tick.time);
+            self.0.pop_front();
+        }
+        time
+    }
+}
+
+/// What is watched.
+pub(super) struct Watched {
+    pub(super) source: Session,
+    pub(super) ledger: Ledger,
+    pub(super) slot: String,
+    pub(super) publications: Vec<String>,
+    pub(super) insert_only: Vec<TableName>,
+}
+
+/// Watches until something is wrong, and returns that.
+pub(super) async fn watch(watched: Watched, ticks: Sender<Option<Tick>>) -> Fault {
+    match watch_until_fault(&watched, &ticks).await {
+        Ok(never) => match never {},
+        Err(fault) => fault,
+    }
+}
+
+async fn watch_until_fault(
+    watched: &Watched,
+    ticks: &Sender<Option<Tick>>,
+) -> Result<std::convert::Infallible> {
+    let mut timer = tokio::time::interval(limits::CLOCK_INTERVAL);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_health = Instant::now();
+    loop {
+        timer.tick().await;
+        ticks.send_replace(Some(answered(watched.tick()).await?));
+        if Instant::now() >= next_health {
+            answered(watched.health()).await?;
+            next_health = Instant::now() + limits::HEALTH_INTERVAL;
+        }
+    }
+}
+
+/// A server that doesn't answer such a small question is lost.
+async fn answered<T>(question: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limits::SILENCE, question).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Fault::retry(format!(
+            "a small question was not answered for {} s",
+            limits::SILENCE.as_secs()
+        ))),
+    }
+}
+
+impl Watched {
+    async fn tick(&self) -> Result<Tick> {
+        let row = self
+            .source
+            .query_one("SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.clock_timestamp()", &[])
+            .await
+            .map_err(|e| Fault::sql(Side::Source, "asking for the position", &e))?;
+        Ok(Tick { lsn: row.get(0), time: row.get(1) })
+    }
+
+    async fn health(&self) -> Result<()> {
+        self.ledger.resolve_incidents().await?;
+        if let Some(slot) = Slot::find(&self.source, &self.slot).await?
+            && slot.is_lost()
+        {
+            return Err(Slot::lost(&self.slot));
+        }
+        // PostgreSQL 18 goes on without a publication that was dropped, and leaves its changes out.
+        let gone = self
+            .source
+            .query_opt(
+                "SELECT name FROM unnest($1::text[]) AS name
+                  WHERE name NOT IN (SELECT pubname FROM pg_catalog.pg_publication) LIMIT 1",
+                &[&self.publications],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Source, "looking for the publications", &e))?;
+        if let Some(row) = gone {
+            let name: &str = row.get(0);
+            return Err(Fault::new(Reaction::CopyAgain, format!("the publication {name} is gone"))
+                .on(Side::Source)
+                .remedy(
+                    "changes made while it is missing can't be decoded: remove the slot and start the migration anew",
+                ));
+        }
+        self.count_missed().await
+    }
+
+    /// Updates and deletes of tables that are published for INSERT and TRUNCATE only.
+    async fn count_missed(&self) -> Result<()> {
+        for table in &self.insert_only {
+            // A partitioned table is counted by its partitions.
+            let row = self
+                .source
+                .query_one(
+                    "SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::bigint
+                       FROM pg_catalog.pg_partition_tree($1::text::pg_catalog.regclass) AS p
+                       JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = p.relid",
+                    &[&table.to_sql()],
+                )
+                .await
+                .map_err(|e| {
+                    Fault::sql(Side::Source, "counting updates and deletes", &e).table(table.to_string())
+                })?;
+            let more = self.ledger.note_missed(&table.to_string(), row.get(0)).await?;
+            if more > 0 {
+                let fault = Fault::person(
+                    "the table is declared insert_only, but the source has counted updates or deletes of its rows; \
+                     they are not on the target",
+                )
+                .on(Side::Source)
+                .table(table.to_string())
+                .remedy("give it a primary key or REPLICA IDENTITY FULL and take it out of insert_only");
+                tracing::warn!(rows = more, "{fault}");
+                self.ledger.record_incident(Severity::Warning, &fault).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tick(lsn: u64, time: i64) -> Tick {
+        Tick { lsn: Lsn::from(lsn), time: PgTimestamp::from(time) }
+    }
+
+    #[test]
+    fn the_clock_says_no_more_than_the_checkpoint_has_passed() {
+        let mut clock = Clock::default();
+        clock.note(tick(10, 1));
+        clock.note(tick(20, 2));
+        clock.note(tick(20, 3));
+        assert_eq!(clock.caught_up_to(Lsn::from(9)), None);
+        assert_eq!(clock.caught_up_to(Lsn::from(19)), Some(PgTimestamp::from(1)));
+        assert_eq!(clock.caught_up_to(Lsn::from(19)), None);
+        assert_eq!(clock.caught_up_to(Lsn::from(20)), Some(PgTimestamp::from(3)));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_behind_stays_small_and_true() {
+        let mut clock = Clock::default();
+        for i in 1..100_000 {
+            clock.note(tick(i, i64::try_from(i).unwrap()));
+        }
+        assert!(clock.0.len() <= 4096);
+        let time = clock.caught_up_to(Lsn::from(50_000)).unwrap();
+        assert!(time <= PgTimestamp::from(50_000));
+    }
+}

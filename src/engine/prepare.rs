@@ -1,0 +1,332 @@
+//! From two connection strings to a stream that begins exactly at the checkpoint.
+//!
+//! Every start goes the same way: look at both ends, refuse what doesn't fit, make what is missing
+//! (ledger, publication, slot, in this order), begin a new epoch, stream. The ledger is told before
+//! something is made on the source, so a start that is interrupted anywhere is resumed by the next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::publications::{self, Wanted};
+use crate::apply::Applier;
+use crate::catalog::TableName;
+use crate::config::Config;
+use crate::connect::Session;
+use crate::fault::{Fault, Reaction, Result, Side};
+use crate::ledger::{Checkpoint, Ledger, Origin};
+use crate::limits;
+use crate::lsn::Lsn;
+use crate::replication::{ReplicationStream, Slot, SystemIdentity, Walsender};
+
+/// Both ends, ready to stream.
+pub struct Prepared {
+    /// The stream of changes, from the checkpoint on.
+    pub(super) stream: ReplicationStream,
+    /// An ordinary session to the source.
+    pub(super) source: Session,
+    /// Applies under this life's epoch.
+    pub(super) applier: Applier,
+    /// The backend that applies.
+    pub(super) applier_pid: i32,
+    /// Where the stream begins.
+    pub(super) checkpoint: Lsn,
+    /// The source's `wal_sender_timeout`; `None` if it is switched off.
+    pub(super) wal_sender_timeout: Option<Duration>,
+    /// Publications that must not go away.
+    pub(super) publications: Vec<String>,
+    /// Tables published for INSERT and TRUNCATE only.
+    pub(super) insert_only: Vec<TableName>,
+}
+
+/// The application name of our sessions, so that what an earlier life left behind is recognised.
+fn application(config: &Config, part: &str) -> String {
+    format!("cdc_{} {part}", config.name)
+}
+
+/// Connects both ends, compares them with the ledger and makes what is missing.
+///
+/// `guard` is the session to the target that holds the daemon's lock.
+///
+/// # Errors
+/// With the reason why the stream can't begin. A fault that needs a person has touched nothing that
+/// a later start couldn't go on with.
+pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> Result<Prepared> {
+    let source = Session::open(&config.source, Side::Source, &application(config, "monitor")).await?;
+    let settings = SourceSettings::read(&source).await?;
+    let mut walsender =
+        Walsender::connect(&config.source, Side::Source, &application(config, "walsender")).await?;
+    let identity = walsender.identify_system().await?;
+    let wanted = Wanted::on(&source, config).await?;
+    let origin = Origin {
+        system_id: identity.system_id,
+        timeline: identity.timeline,
+        database: config.source.dbname().to_owned(),
+        slot: config.slot(),
+    };
+
+    // The epoch first: a COMMIT of the life before can still come until it has been incremented, and
+    // the slot may be compared only with a checkpoint that is final.
+    end_leftovers(guard, config).await?;
+    let known = ledger.next_epoch().await?;
+    let recorded = if known.is_some() { ledger.origin().await? } else { None };
+    if let Some(recorded) = &recorded {
+        compare_origin(recorded, &origin)?;
+    }
+    let checkpoint = if known.is_some() { ledger.checkpoint().await? } else { None };
+    let (publications, start) = match checkpoint {
+        Some(checkpoint) => {
+            let publications = publications::existing(&source, config, ledger).await?;
+            check_slot(&source, &origin, checkpoint, &identity).await?;
+            publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
+            (publications, checkpoint.lsn)
+        }
+        None => begin(&source, guard, ledger, &wanted, &origin, recorded.is_some()).await?,
+    };
+    let epoch = match known {
+        Some(epoch) => epoch,
+        None => ledger
+            .next_epoch()
+            .await?
+            .ok_or_else(|| Fault::bug("the ledger has just been made and is gone"))?,
+    };
+
+    let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
+    let applier_pid = apply.backend_pid();
+    let applier = Applier::new(apply, &config.name, epoch, roots(&wanted)).await?;
+    free_slot(&source, &origin.slot, &application(config, "walsender")).await?;
+    let stream = walsender.start_replication(&origin.slot, start, &publications).await?;
+    Ok(Prepared {
+        stream,
+        source,
+        applier,
+        applier_pid,
+        checkpoint: start,
+        wal_sender_timeout: settings.wal_sender_timeout,
+        publications,
+        insert_only: wanted.insert_only().to_vec(),
+    })
+}
+
+/// What has to be known of the source's configuration.
+struct SourceSettings {
+    wal_sender_timeout: Option<Duration>,
+}
+
+impl SourceSettings {
+    async fn read(source: &Session) -> Result<Self> {
+        let row = source
+            .query_one(
+                "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'),
+                        (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout')",
+                &[],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Source, "reading the settings", &e))?;
+        if row.get(0) {
+            return Err(Fault::person(
+                "the source is a hot standby, whose snapshots can't be relied on here",
+            )
+            .on(Side::Source)
+            .remedy("connect to the primary"));
+        }
+        let wal_level: &str = row.get(1);
+        if wal_level != "logical" {
+            return Err(Fault::person(format!(
+                "wal_level is {wal_level}; logical replication needs logical"
+            ))
+            .on(Side::Source)
+            .remedy("ALTER SYSTEM SET wal_level = logical, then restart the source"));
+        }
+        let millis: i64 = row.get(2);
+        Ok(Self {
+            wal_sender_timeout: u64::try_from(millis).ok().filter(|ms| *ms > 0).map(Duration::from_millis),
+        })
+    }
+}
+
+/// Refuses a ledger that belongs to another database.
+fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
+    let differs = |what: &str, recorded: &str, found: &str, remedy: &str| {
+        Err(Fault::person(format!(
+            "the ledger belongs to another {what}: it was made for {recorded}, this is {found}"
+        ))
+        .on(Side::Source)
+        .remedy(remedy))
+    };
+    let connect_elsewhere = "connect to the source that this migration began with, or give the new one another name \
+                             (name in the configuration)";
+    if recorded.system_id != found.system_id {
+        let (was, is) = (recorded.system_id.to_string(), found.system_id.to_string());
+        return differs("server (system identifier)", &was, &is, connect_elsewhere);
+    }
+    if recorded.database != found.database {
+        return differs("database", &recorded.database, &found.database, connect_elsewhere);
+    }
+    if recorded.slot != found.slot {
+        return differs("slot", &recorded.slot, &found.slot, connect_elsewhere);
+    }
+    if recorded.timeline != found.timeline {
+        let (was, is) = (recorded.timeline.to_string(), found.timeline.to_string());
+        return differs(
+            "timeline",
+            &was,
+            &is,
+            "the source was restored from a backup or failed over to a standby: positions of before mean nothing now, \
+             and transactions may be missing there. The rows have to be copied again: start the migration anew",
+        );
+    }
+    Ok(())
+}
+
+/// The first start, or one that was interrupted before the first checkpoint.
+async fn begin(
+    source: &Session,
+    guard: &Session,
+    ledger: &Ledger,
+    wanted: &Wanted,
+    origin: &Origin,
+    was_recorded: bool,
+) -> Result<(Vec<String>, Lsn)> {
+    let slot = Slot::find(source, &origin.slot).await?;
+    if slot.is_some() && !was_recorded {
+        return Err(Fault::person(format!(
+            "there is a replication slot {} already, which this migration's ledger knows nothing of",
+            origin.slot
+        ))
+        .on(Side::Source)
+        .remedy(format!(
+            "if nothing else uses it: SELECT pg_drop_replication_slot('{}'); otherwise give this migration another name",
+            origin.slot
+        )));
+    }
+    wanted.check(guard).await?;
+    ledger.create().await?;
+    let publications = wanted.publish(source, ledger).await?;
+    ledger.record_origin(origin).await?;
+    let start = match slot {
+        // Nothing has streamed from it yet, so its first position still holds.
+        Some(slot) => slot.confirmed_flush_lsn.ok_or_else(|| still_creating(&origin.slot))?,
+        None => {
+            tracing::info!(
+                slot = origin.slot,
+                "making the replication slot; it waits for running transactions"
+            );
+            Slot::create(source, &origin.slot).await?
+        }
+    };
+    ledger.begin_stream(start).await?;
+    tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
+    Ok((publications, start))
+}
+
+fn still_creating(slot: &str) -> Fault {
+    Fault::retry(format!(
+        "the replication slot {slot} is still being created for an earlier start; it waits for transactions that run \
+         on the source"
+    ))
+    .on(Side::Source)
+}
+
+/// Refuses a slot that doesn't hold what the checkpoint needs. PostgreSQL itself accepts both a
+/// start in the future and one in the past, and skips silently.
+async fn check_slot(
+    source: &Session,
+    origin: &Origin,
+    checkpoint: Checkpoint,
+    identity: &SystemIdentity,
+) -> Result<()> {
+    let again = |what: String| {
+        Err(Fault::new(Reaction::CopyAgain, what).on(Side::Source).lsn(checkpoint.lsn).remedy(
+            "changes are missing that can't be had any more: remove the slot and start the migration anew",
+        ))
+    };
+    let Some(slot) = Slot::find(source, &origin.slot).await? else {
+        return again(format!(
+            "the replication slot {} is gone: dropped by hand, by an upgrade, or by the provider",
+            origin.slot
+        ));
+    };
+    if slot.is_lost() {
+        return Err(Slot::lost(&origin.slot));
+    }
+    if slot.database.as_deref() != Some(&origin.database) || slot.plugin.as_deref() != Some("pgoutput") {
+        return again(format!(
+            "the replication slot {} is another one now: it decodes {} with {}",
+            origin.slot,
+            slot.database.as_deref().unwrap_or("no database"),
+            slot.plugin.as_deref().unwrap_or("no plugin"),
+        ));
+    }
+    let Some(confirmed) = slot.confirmed_flush_lsn else { return Err(still_creating(&origin.slot)) };
+    if confirmed > checkpoint.lsn {
+        return again(format!(
+            "the replication slot {} has been confirmed up to {confirmed}, but the target holds changes only up to the \
+             checkpoint: the target was restored from a backup, or something else has used the slot",
+            origin.slot
+        ));
+    }
+    if checkpoint.lsn > identity.flush_lsn {
+        return again(format!(
+            "the source's log ends at {}, before the checkpoint: the source was restored from a backup",
+            identity.flush_lsn
+        ));
+    }
+    Ok(())
+}
+
+/// Ends sessions of an earlier life that still apply changes. The epoch makes them harmless; ending
+/// them frees their locks at once. We hold the daemon's lock, so they can't be of a living daemon.
+async fn end_leftovers(guard: &Session, config: &Config) -> Result<()> {
+    let rows = guard
+        .query(
+            "SELECT pid, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+              WHERE application_name = $1 AND datname = pg_catalog.current_database() AND usename = current_user",
+            &[&application(config, "apply")],
+        )
+        .await
+        .map_err(|e| Fault::sql(Side::Target, "ending sessions of an earlier start", &e))?;
+    for row in rows {
+        tracing::info!(
+            pid = row.get::<_, i32>(0),
+            "ended a session that an earlier start had left on the target"
+        );
+    }
+    Ok(())
+}
+
+/// Waits until the slot is free, and ends a walsender of ours that has outlived its daemon.
+async fn free_slot(source: &Session, slot: &str, ours: &str) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + limits::SLOT_FREE;
+    loop {
+        let Some(Slot { active_pid: Some(pid), active_application, .. }) = Slot::find(source, slot).await?
+        else {
+            return Ok(());
+        };
+        if active_application.as_deref() == Some(ours) {
+            tracing::info!(pid, "ending a walsender that an earlier start has left on the source");
+            source
+                .execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid])
+                .await
+                .map_err(|e| Fault::sql(Side::Source, "ending a walsender of an earlier start", &e))?;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let who = active_application.unwrap_or_default();
+            return Err(Fault::retry(format!(
+                "the replication slot {slot} is in use by pid {pid} ({who:?})"
+            ))
+            .on(Side::Source)
+            .remedy(format!("stop what uses it, or: SELECT pg_terminate_backend({pid})")));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The topmost parent of each partition.
+fn roots(wanted: &Wanted) -> HashMap<TableName, TableName> {
+    wanted
+        .tables
+        .iter()
+        .filter_map(|table| table.root.as_ref().map(|root| (table.name.clone(), root.clone())))
+        .collect()
+}

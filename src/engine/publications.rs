@@ -1,0 +1,182 @@
+//! Which tables the migration replicates, and the publications that say so on the source.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Client;
+
+use crate::catalog::{Identity, SourceTable, TableName, missing_on_target, source_tables};
+use crate::config::{Config, Selection};
+use crate::connect::Session;
+use crate::fault::{Fault, Reaction, Result, Side};
+use crate::ledger::Ledger;
+use crate::replication::Publication;
+
+/// What the configuration selects on the source.
+pub(super) struct Wanted {
+    /// Every selected table, partitions and their parents included.
+    pub(super) tables: Vec<SourceTable>,
+    /// The publications that carry them; the second only if something is `insert_only`.
+    pub(super) publications: Vec<Publication>,
+    /// Selected tables without a usable replica identity, with the reason.
+    unusable: Vec<TableName>,
+    /// Patterns of the configuration that match no table.
+    unmatched: Vec<String>,
+}
+
+impl Wanted {
+    /// Asks the source for its tables and selects.
+    pub(super) async fn on(source: &Client, config: &Config) -> Result<Self> {
+        let all = source_tables(source).await?;
+        let unmatched = config.tables.unmatched(&all);
+        let mut tables = Vec::new();
+        let mut unusable = BTreeSet::new();
+        let mut by_selection = [BTreeSet::new(), BTreeSet::new()];
+        for table in all {
+            let names = match config.tables.select(&table) {
+                Selection::Out => continue,
+                Selection::All => {
+                    // A partitioned parent has no rows of its own; its partitions are what counts.
+                    if table.identity == Identity::None && !table.is_partitioned {
+                        unusable.insert(table.name.clone());
+                    }
+                    &mut by_selection[0]
+                }
+                Selection::InsertOnly => &mut by_selection[1],
+            };
+            names.insert(table.published_as().clone());
+            tables.push(table);
+        }
+        let [complete, insert_only] = by_selection.map(|names| names.into_iter().collect::<Vec<_>>());
+        let mut publications =
+            vec![Publication { name: config.slot(), insert_only: false, tables: complete }];
+        if !insert_only.is_empty() {
+            let name = config.insert_only_publication();
+            publications.push(Publication { name, insert_only: true, tables: insert_only });
+        }
+        Ok(Self { tables, publications, unusable: unusable.into_iter().collect(), unmatched })
+    }
+
+    /// The names of the tables that are published for INSERT and TRUNCATE only.
+    pub(super) fn insert_only(&self) -> &[TableName] {
+        self.publications.iter().find(|p| p.insert_only).map_or(&[], |p| &p.tables)
+    }
+
+    /// Refuses what can't work, before anything is touched.
+    pub(super) async fn check(&self, target: &Client) -> Result<()> {
+        for pattern in &self.unmatched {
+            tracing::warn!(pattern, "a pattern of the configuration matches no table of the source");
+        }
+        if self.tables.is_empty() {
+            return Err(Fault::person("no table of the source is selected")
+                .on(Side::Source)
+                .remedy("check [tables] include and exclude, and that the role sees the right database"));
+        }
+        if !self.unusable.is_empty() {
+            let list = |f: fn(&TableName) -> String| self.unusable.iter().map(f).collect::<Vec<_>>();
+            return Err(Fault::person(format!(
+                "no replica identity: {}. Published like this, every UPDATE and DELETE of them would fail on the source",
+                list(TableName::to_string).join(", ")
+            ))
+            .on(Side::Source)
+            .remedy(format!(
+                "give each a primary key, or run on the source: {}; or name it in [tables] insert_only if its rows \
+                 never change, or in exclude",
+                list(|t| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", t.to_sql())).join(" ")
+            )));
+        }
+        let tables: Vec<&SourceTable> = self.tables.iter().collect();
+        let missing = missing_on_target(target, &tables).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::person(format!("the target lacks {}", missing.join(", "))).on(Side::Target).remedy(
+            "create the schema on the target first (pg_dump --schema-only | psql), or exclude the tables",
+        ))
+    }
+
+    /// Makes the publications before the slot, or finds those made by hand.
+    pub(super) async fn publish(&self, source: &Client, ledger: &Ledger) -> Result<Vec<String>> {
+        let ours = ledger.publications_created().await?;
+        let partitioned: Vec<TableName> =
+            self.tables.iter().filter(|t| t.is_partitioned).map(|t| t.name.clone()).collect();
+        for publication in &self.publications {
+            match Publication::find(source, &publication.name).await? {
+                Some(tables) if !ours.contains(&publication.name) => {
+                    tracing::info!(
+                        publication = publication.name,
+                        tables = tables.len(),
+                        "the publication was made by hand and is used as it is"
+                    );
+                }
+                Some(tables) if tables == publication.tables => {}
+                // One of ours from an earlier start that was interrupted, before the slot was made:
+                // nothing has been decoded with it yet, so it can be made anew.
+                Some(_) => {
+                    let name = crate::catalog::quote_identifier(&publication.name);
+                    source
+                        .batch_execute(&format!("DROP PUBLICATION {name}"))
+                        .await
+                        .map_err(|e| Fault::sql(Side::Source, "making the publication anew", &e))?;
+                    publication.create(source, &partitioned).await?;
+                }
+                None => {
+                    ledger.record_publication(&publication.name).await?;
+                    publication.create(source, &partitioned).await?;
+                    tracing::info!(
+                        publication = publication.name,
+                        tables = publication.tables.len(),
+                        "made the publication"
+                    );
+                }
+            }
+        }
+        Ok(self.publications.iter().map(|p| p.name.clone()).collect())
+    }
+}
+
+/// The publications of a migration that has a slot. All of them must still be there: PostgreSQL
+/// misses a publication only when the first change comes, and from 18 on leaves out what it held.
+pub(super) async fn existing(source: &Client, config: &Config, ledger: &Ledger) -> Result<Vec<String>> {
+    let ours = ledger.publications_created().await?;
+    let mut found = Vec::new();
+    for name in [config.slot(), config.insert_only_publication()] {
+        let exists = Publication::find(source, &name).await?.is_some();
+        let is_needed = name == config.slot() || ours.contains(&name);
+        if exists {
+            found.push(name);
+        } else if is_needed {
+            return Err(Fault::new(Reaction::CopyAgain, format!("the publication {name} is gone"))
+                .on(Side::Source)
+                .remedy(
+                    "changes made while it was missing can't be decoded any more, also if it is made again: \
+                     remove the slot and start the migration anew",
+                ));
+        }
+    }
+    Ok(found)
+}
+
+/// Warns about selected tables that aren't published: they came after the migration had begun.
+pub(super) async fn warn_of_unpublished(
+    source: &Session,
+    wanted: &Wanted,
+    publications: &[String],
+    ledger: &Ledger,
+) -> Result<()> {
+    let mut published = Vec::new();
+    for name in publications {
+        published.extend(Publication::find(source, name).await?.unwrap_or_default());
+    }
+    let selected: BTreeSet<&TableName> = wanted.publications.iter().flat_map(|p| &p.tables).collect();
+    for table in selected {
+        if !published.contains(table) {
+            let fault = Fault::person("the table is not followed: it is not in the migration's publication")
+                .on(Side::Source)
+                .table(table.to_string())
+                .remedy("exclude it in the configuration, or start the migration anew to include it");
+            tracing::warn!("{fault}");
+            ledger.record_incident(crate::ledger::Severity::Warning, &fault).await?;
+        }
+    }
+    Ok(())
+}

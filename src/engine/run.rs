@@ -1,0 +1,412 @@
+//! The loop that owns a stream.
+//!
+//! It never waits for the target: batches go to a task of their own, and while that works the loop
+//! reads on, up to the limits of one batch, and keeps telling the source what is durable. So the
+//! source hears from us in time however slow an apply is (rule C2).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as Clock};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::monitor::{self, Tick, Watched};
+use super::prepare::Prepared;
+use crate::apply::{self, Applied, Applier, Batch, Batcher, Change, Failure, Position};
+use crate::connect::Session;
+use crate::fault::{Fault, Result, Side};
+use crate::ledger::Ledger;
+use crate::limits;
+use crate::lsn::Lsn;
+use crate::pgoutput::{Decoder, Message, OldTuple, PgTimestamp, ProtoVersion, Relation, Relations, Tuple};
+use crate::replication::{Feedback, Frame, ReplicationStream};
+use crate::shutdown::Shutdown;
+
+/// Why an engine has ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was asked to: everything that was being applied is committed.
+    Asked,
+    /// Something failed. Everything durable is in the checkpoint.
+    Failed(Fault),
+}
+
+/// A batch on its way to the applier.
+struct Round {
+    batch: Batch,
+    caught_up_to: Option<PgTimestamp>,
+}
+
+/// Owns a stream until it ends.
+pub struct Engine {
+    stream: ReplicationStream,
+    decoder: Decoder,
+    relations: Relations,
+    batcher: Batcher,
+    clock: monitor::Clock,
+    ticks: watch::Receiver<Option<Tick>>,
+    rounds: mpsc::Sender<Round>,
+    answers: mpsc::Receiver<Result<Applied, Failure>>,
+    /// Since when a batch has been with the applier.
+    busy: watch::Sender<Option<Clock>>,
+    /// The tasks that end with the engine: applier, watchdog, monitor.
+    applier: Task<()>,
+    watchdog: Task<Fault>,
+    monitor: Task<Fault>,
+    progress: Progress,
+    /// How often the source must hear from us.
+    feedback_interval: Duration,
+}
+
+/// Positions, and when they were last spoken of.
+struct Progress {
+    /// Durable on the target as a checkpoint.
+    durable: Lsn,
+    /// Received from the source.
+    received: Lsn,
+    /// The durable position that the source was told of.
+    told: Lsn,
+    told_at: Instant,
+    heard_at: Instant,
+    checkpoint_at: Instant,
+    /// The source wants an answer that says how far we are (it does so before it stops).
+    reply_requested: bool,
+    /// Changes applied since the log was told last, and when that was.
+    changes: usize,
+    logged_at: Instant,
+}
+
+/// A task that ends when this is dropped.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Task<Fault> {
+    /// The fault that it ended with.
+    async fn fault(&mut self) -> Fault {
+        match (&mut self.0).await {
+            Ok(fault) => fault,
+            Err(error) => Fault::bug(format!("a task has ended: {error}")),
+        }
+    }
+}
+
+impl Engine {
+    /// Takes over what has been prepared. `guard` is another session to the target.
+    #[must_use]
+    pub fn new(prepared: Prepared, guard: Arc<Session>, ledger: &Ledger, slot: &str) -> Self {
+        let (rounds, rounds_in) = mpsc::channel(1);
+        let (answers_out, answers) = mpsc::channel(1);
+        let (ticks_out, ticks) = watch::channel(None);
+        let (busy, busy_in) = watch::channel(None);
+        let applier = Task(tokio::spawn(apply_rounds(prepared.applier, rounds_in, answers_out)));
+        let pid = prepared.applier_pid;
+        let watchdog = Task(tokio::spawn(async move { apply::watch(&guard, pid, busy_in).await }));
+        let watched = Watched {
+            source: prepared.source,
+            ledger: ledger.clone(),
+            slot: slot.to_owned(),
+            publications: prepared.publications,
+            insert_only: prepared.insert_only,
+        };
+        let monitor = Task(tokio::spawn(monitor::watch(watched, ticks_out)));
+        let now = Instant::now();
+        let third = prepared.wal_sender_timeout.map_or(limits::FEEDBACK_INTERVAL, |timeout| timeout / 3);
+        Self {
+            stream: prepared.stream,
+            decoder: Decoder::new(ProtoVersion::V1),
+            relations: Relations::new(),
+            batcher: Batcher::new(prepared.checkpoint),
+            clock: monitor::Clock::default(),
+            ticks,
+            rounds,
+            answers,
+            busy,
+            applier,
+            watchdog,
+            monitor,
+            progress: Progress {
+                durable: prepared.checkpoint,
+                received: prepared.checkpoint,
+                told: Lsn::ZERO,
+                told_at: now,
+                heard_at: now,
+                checkpoint_at: now,
+                reply_requested: true,
+                changes: 0,
+                logged_at: now,
+            },
+            feedback_interval: third.min(limits::FEEDBACK_INTERVAL),
+        }
+    }
+
+    /// Streams until it is asked to stop or something fails.
+    pub async fn run(&mut self, shutdown: &mut Shutdown) -> Ended {
+        let streamed = self.stream_until_asked(shutdown).await;
+        match streamed {
+            Ok(()) => match self.finish().await {
+                Ok(()) => Ended::Asked,
+                Err(fault) => Ended::Failed(fault),
+            },
+            Err(fault) => Ended::Failed(fault),
+        }
+    }
+
+    async fn stream_until_asked(&mut self, shutdown: &mut Shutdown) -> Result<()> {
+        let mut timer = tokio::time::interval(limits::FEEDBACK_DELAY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.hand_over().await?;
+            let has_room = self.batcher.has_room();
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => return Ok(()),
+                answer = self.answers.recv() => self.applied(answer).await?,
+                fault = self.watchdog.fault() => return Err(fault),
+                fault = self.monitor.fault() => return Err(fault),
+                _ = timer.tick() => self.keep_in_touch(has_room).await?,
+                frame = self.stream.next(), if has_room => self.receive(frame?)?,
+            }
+        }
+    }
+
+    /// Gives the applier what is ready, if it is free.
+    async fn hand_over(&mut self) -> Result<()> {
+        if self.busy.borrow().is_some() {
+            return Ok(());
+        }
+        let Some(batch) = self.batcher.take().or_else(|| self.idle_batch()) else { return Ok(()) };
+        let caught_up_to = batch.end.and_then(|end: Position| self.clock.caught_up_to(end.lsn));
+        self.busy.send_replace(Some(Clock::now()));
+        self.progress.checkpoint_at = Instant::now();
+        let gone = |_| Fault::bug("the applier's task has ended");
+        self.rounds.send(Round { batch, caught_up_to }).await.map_err(gone)
+    }
+
+    /// The position alone, when it is time to write it down: soon after it has moved, at once if the
+    /// source asks (it does before it stops), and now and then for the clock's sake.
+    fn idle_batch(&mut self) -> Option<Batch> {
+        let since = self.progress.checkpoint_at.elapsed();
+        let is_due = if self.batcher.only_moved() {
+            self.progress.reply_requested || since >= limits::IDLE_CHECKPOINT_INTERVAL
+        } else {
+            since >= limits::CLOCK_CHECKPOINT_INTERVAL && self.clock.has_passed(self.progress.durable)
+        };
+        if is_due { self.batcher.take_position() } else { None }
+    }
+
+    /// Takes the applier's answer.
+    async fn applied(&mut self, answer: Option<Result<Applied, Failure>>) -> Result<()> {
+        self.busy.send_replace(None);
+        match answer {
+            None => Err(match (&mut self.applier.0).await {
+                Ok(()) => Fault::bug("the applier's task has ended"),
+                Err(error) => Fault::bug(format!("the applier's task has ended: {error}")),
+            }),
+            Some(Ok(applied)) => {
+                if let Some(position) = applied.position {
+                    self.progress.durable = position.lsn;
+                }
+                self.progress.changes += applied.changes;
+                Ok(())
+            }
+            Some(Err(failure)) => {
+                if let Some(position) = failure.committed {
+                    self.progress.durable = position.lsn;
+                }
+                Err(failure.fault)
+            }
+        }
+    }
+
+    /// Tells the source how far we are, when that is due, and finds out whether it is still there.
+    async fn keep_in_touch(&mut self, is_reading: bool) -> Result<()> {
+        if self.ticks.has_changed().unwrap_or(false)
+            && let Some(tick) = *self.ticks.borrow_and_update()
+        {
+            self.clock.note(tick);
+        }
+        self.log_progress();
+        if !is_reading {
+            // What the source has sent meanwhile waits in the socket; it isn't silent.
+            self.progress.heard_at = Instant::now();
+        }
+        let silence = self.progress.heard_at.elapsed();
+        if silence >= limits::SILENCE {
+            return Err(Fault::unreachable(
+                Side::Source,
+                format!("nothing came through the replication connection for {} s", silence.as_secs()),
+            ));
+        }
+        let has_news = self.progress.durable > self.progress.told;
+        let answer_is_due = self.progress.reply_requested && !self.batcher.only_moved();
+        if has_news || answer_is_due || self.progress.told_at.elapsed() >= self.feedback_interval {
+            // An idle connection is asked for an answer, so that its loss is noticed.
+            let is_quiet = silence >= limits::SILENCE / 3;
+            self.tell(is_quiet).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, reply_requested: bool) -> Result<()> {
+        let durable = self.progress.durable;
+        let feedback = Feedback {
+            written: self.progress.received.max(durable),
+            flushed: durable,
+            applied: durable,
+            reply_requested,
+        };
+        self.stream.send_feedback(&feedback).await?;
+        self.progress.told = durable;
+        self.progress.told_at = Instant::now();
+        self.progress.reply_requested = false;
+        Ok(())
+    }
+
+    /// Takes what the source sent.
+    fn receive(&mut self, frame: Frame) -> Result<()> {
+        self.progress.heard_at = Instant::now();
+        match frame {
+            Frame::Keepalive { wal_end, reply_requested, .. } => {
+                self.progress.received = self.progress.received.max(wal_end);
+                self.progress.reply_requested |= reply_requested;
+                self.batcher.advance(wal_end);
+            }
+            Frame::XLogData { wal_start, payload, .. } => {
+                self.progress.received = self.progress.received.max(wal_start);
+                let message = self.decoder.decode(payload)?;
+                self.route(message)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a message where it belongs.
+    fn route(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Begin(begin) => self.batcher.begin(&begin)?,
+            Message::Commit(commit) => self.batcher.commit(&commit)?,
+            Message::Relation(relation) => {
+                self.relations.update(relation);
+            }
+            Message::Insert { relation, new } => {
+                let relation = self.relation(relation, Some(&new), None)?;
+                self.batcher.change(Change::Insert { relation, new })?;
+            }
+            Message::Update { relation, old, new } => {
+                let relation = self.relation(relation, Some(&new), old.as_ref())?;
+                self.batcher.change(Change::Update { relation, old, new })?;
+            }
+            Message::Delete { relation, old } => {
+                let relation = self.relation(relation, None, Some(&old))?;
+                self.batcher.change(Change::Delete { relation, old })?;
+            }
+            Message::Truncate(truncate) => {
+                let relations = truncate
+                    .relations
+                    .iter()
+                    .map(|oid| Ok(Arc::clone(self.relations.get(*oid)?)))
+                    .collect::<Result<Vec<_>>>()?;
+                self.batcher
+                    .change(Change::Truncate { relations, restart_identity: truncate.restart_identity })?;
+            }
+            // Of no consequence for the rows: types are read by the target's own input functions, and
+            // where a transaction came from first makes no difference to this direction.
+            Message::Type { .. } | Message::Origin { .. } | Message::Logical(_) => {}
+            Message::StreamStart { .. }
+            | Message::StreamStop
+            | Message::StreamCommit { .. }
+            | Message::StreamAbort(_)
+            | Message::Streamed { .. }
+            | Message::BeginPrepare(_)
+            | Message::Prepare(_)
+            | Message::CommitPrepared(_)
+            | Message::RollbackPrepared(_)
+            | Message::StreamPrepare(_) => {
+                return Err(Fault::bug("the source sent a message that protocol version 1 doesn't have")
+                    .on(Side::Source));
+            }
+        }
+        Ok(())
+    }
+
+    /// The relation of a change, with tuples that fit it.
+    fn relation(&self, oid: u32, new: Option<&Tuple>, old: Option<&OldTuple>) -> Result<Arc<Relation>> {
+        let relation = self.relations.get(oid)?;
+        if let Some(new) = new {
+            Relations::check(new, relation)?;
+        }
+        if let Some(OldTuple::Key(old) | OldTuple::Full(old)) = old {
+            Relations::check(old, relation)?;
+        }
+        Ok(Arc::clone(relation))
+    }
+
+    /// Lets the current batch end, tells the source how far we are, and frees the slot.
+    async fn finish(&mut self) -> Result<()> {
+        while self.busy.borrow().is_some() {
+            tokio::select! {
+                answer = self.answers.recv() => self.applied(answer).await?,
+                fault = self.watchdog.fault() => return Err(fault),
+                () = tokio::time::sleep(self.feedback_interval) => self.tell(false).await?,
+            }
+        }
+        self.tell(false).await?;
+        if let Err(fault) = self.stream.finish().await {
+            // The slot is free all the same as soon as the server notices; nothing depends on it.
+            tracing::debug!("{fault}");
+        }
+        Ok(())
+    }
+
+    /// Keeps the slot in use, and the source told so, for this long.
+    pub async fn hold(&mut self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while Instant::now() < until {
+            if let Err(fault) = self.tell(false).await {
+                // The next start meets the same fault and tells of it.
+                tracing::debug!("{fault}");
+                return tokio::time::sleep_until(until).await;
+            }
+            tokio::time::sleep_until(until.min(Instant::now() + self.feedback_interval)).await;
+        }
+    }
+
+    /// One line a minute for the log.
+    fn log_progress(&mut self) {
+        let since = self.progress.logged_at.elapsed();
+        if since < limits::LOG_INTERVAL {
+            return;
+        }
+        let behind = self.progress.received.bytes_since(self.progress.durable);
+        tracing::info!(
+            changes = self.progress.changes,
+            seconds = since.as_secs(),
+            applied_to = %self.progress.durable,
+            received_but_not_applied_bytes = behind,
+            "streaming"
+        );
+        self.progress.changes = 0;
+        self.progress.logged_at = Instant::now();
+    }
+}
+
+/// The applier's task.
+async fn apply_rounds(
+    mut applier: Applier,
+    mut rounds: mpsc::Receiver<Round>,
+    answers: mpsc::Sender<Result<Applied, Failure>>,
+) {
+    while let Some(round) = rounds.recv().await {
+        let answer = applier.apply(&round.batch, round.caught_up_to).await;
+        let has_failed = answer.is_err();
+        if answers.send(answer).await.is_err() || has_failed {
+            return;
+        }
+    }
+}

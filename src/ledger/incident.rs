@@ -1,0 +1,186 @@
+//! Incidents: what stopped or slowed the replication, kept for the person who looks later.
+
+use serde::Serialize;
+
+use super::migration::{Ledger, fault};
+use crate::fault::{Fault, Reaction, Result};
+
+/// What an incident does to the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The stream stands until a person acts.
+    Blocked,
+    /// The stream goes on as soon as the cause has passed.
+    Retrying,
+    /// The stream goes on, but something is not as it should be.
+    Warning,
+}
+
+impl Severity {
+    /// Its name in the ledger and in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Retrying => "retrying",
+            Self::Warning => "warning",
+        }
+    }
+
+    /// What a fault does to a stream that has been running.
+    #[must_use]
+    pub fn of(fault: &Fault) -> Self {
+        match fault.reaction() {
+            Reaction::Retry => Self::Retrying,
+            Reaction::Person | Reaction::CopyAgain | Reaction::Usage | Reaction::Bug => Self::Blocked,
+        }
+    }
+}
+
+/// An incident as the ledger holds it. The JSON form of it is part of `cdc status --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Incident {
+    /// What it does to the stream: `blocked`, `retrying` or `warning`.
+    pub severity: String,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub remedy: Option<String>,
+    /// `source` or `target`.
+    pub side: Option<String>,
+    /// The SQLSTATE that the server gave.
+    pub sqlstate: Option<String>,
+    /// The table, as `schema.table`.
+    pub table: Option<String>,
+    /// The row's key.
+    pub key: Option<String>,
+    /// The commit LSN of the source's transaction.
+    pub lsn: Option<String>,
+    /// When it was seen first, RFC 3339.
+    pub first_at: String,
+    /// When it was seen last, RFC 3339.
+    pub last_at: String,
+    /// How often.
+    pub count: i64,
+    /// When it was over, RFC 3339; null while it isn't.
+    pub resolved_at: Option<String>,
+}
+
+impl Ledger {
+    /// Records an incident, or counts it if the same one is still open.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_incident(&self, severity: Severity, incident: &Fault) -> Result<()> {
+        let side = incident.side().map(|side| side.to_string());
+        let sqlstate = incident.code().map(|code| code.code().to_owned());
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
+            &self.name,
+            &severity.as_str(),
+            &side,
+            &sqlstate,
+            &incident.what(),
+            &incident.advice(),
+            &incident.table_name(),
+            &incident.row_key(),
+            &incident.position(),
+        ];
+        self.session
+            .execute(
+                "WITH again AS (
+                   UPDATE cdc.incident SET count = count + 1, last_at = pg_catalog.now()
+                    WHERE name = $1 AND severity = $2 AND message = $5 AND resolved_at IS NULL
+                      AND (side, sqlstate, remedy, table_name, row_key, lsn)
+                          IS NOT DISTINCT FROM ($3, $4, $6, $7, $8, $9)
+                   RETURNING id
+                 )
+                 INSERT INTO cdc.incident
+                        (name, severity, side, sqlstate, message, remedy, table_name, row_key, lsn)
+                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE NOT EXISTS (SELECT FROM again)",
+                &parameters,
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Closes the incidents that kept the stream from going on, now that it does.
+    ///
+    /// An incident at an LSN is over only when the checkpoint has passed that LSN.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn resolve_incidents(&self) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.incident i SET resolved_at = pg_catalog.now()
+                   FROM cdc.checkpoint c
+                  WHERE i.name = $1 AND c.name = i.name AND i.resolved_at IS NULL
+                    AND i.severity IN ('blocked', 'retrying') AND (i.lsn IS NULL OR i.lsn < c.lsn)",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// The incidents seen last, the latest first.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn incidents(&self, most: i64) -> Result<Vec<Incident>> {
+        let rows = self
+            .session
+            .query(
+                "SELECT severity, message, remedy, side, sqlstate, table_name, row_key, lsn::text,
+                        pg_catalog.to_json(first_at) #>> '{}', pg_catalog.to_json(last_at) #>> '{}', count,
+                        pg_catalog.to_json(resolved_at) #>> '{}'
+                   FROM cdc.incident WHERE name = $1
+                  ORDER BY resolved_at IS NULL DESC, last_at DESC, id DESC LIMIT $2",
+                &[&self.name, &most],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(rows
+            .iter()
+            .map(|row| Incident {
+                severity: row.get(0),
+                message: row.get(1),
+                remedy: row.get(2),
+                side: row.get(3),
+                sqlstate: row.get(4),
+                table: row.get(5),
+                key: row.get(6),
+                lsn: row.get(7),
+                first_at: row.get(8),
+                last_at: row.get(9),
+                count: row.get(10),
+                resolved_at: row.get(11),
+            })
+            .collect())
+    }
+
+    /// Notes how many updates and deletes the source has counted for an `insert_only` table, and
+    /// returns how many came since the last look. The first look, and one after the source's
+    /// statistics were reset, only sets the mark.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn note_missed(&self, table: &str, counted: i64) -> Result<i64> {
+        let row = self
+            .session
+            .query_one(
+                "WITH before AS (SELECT missed FROM cdc.insert_only WHERE name = $1 AND table_name = $2),
+                 now AS (
+                   INSERT INTO cdc.insert_only AS o (name, table_name, missed) VALUES ($1, $2, $3)
+                   ON CONFLICT (name, table_name) DO UPDATE SET missed = excluded.missed
+                    WHERE o.missed <> excluded.missed
+                 )
+                 SELECT greatest($3 - coalesce((SELECT missed FROM before), $3), 0)",
+                &[&self.name, &table, &counted],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.get(0))
+    }
+}

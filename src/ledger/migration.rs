@@ -1,0 +1,315 @@
+//! The migration itself: what it belongs to, who may write, and what its daemon is doing.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::connect::Session;
+use crate::fault::{Fault, Result, Side};
+use crate::lsn::Lsn;
+
+/// How far a migration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Publication, slot and ledger are being made.
+    Prepare,
+    /// Rows that were there before are being copied, while changes are applied.
+    Copy,
+    /// The target follows the source.
+    Stream,
+    /// The switch is under way.
+    Cutover,
+    /// The old source follows the target.
+    Reverse,
+    /// Nothing is replicated any more.
+    Done,
+}
+
+impl Phase {
+    const ALL: [Self; 6] =
+        [Self::Prepare, Self::Copy, Self::Stream, Self::Cutover, Self::Reverse, Self::Done];
+
+    /// Its name in the ledger and in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Copy => "copy",
+            Self::Stream => "stream",
+            Self::Cutover => "cutover",
+            Self::Reverse => "reverse",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// The database that a ledger's positions belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The system identifier that initdb gave the cluster.
+    pub system_id: u64,
+    /// The timeline: another one after a failover or a point-in-time recovery.
+    pub timeline: u32,
+    /// The database's name.
+    pub database: String,
+    /// The replication slot.
+    pub slot: String,
+}
+
+/// What the daemon is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DaemonState {
+    /// Connecting, comparing both ends with the ledger, making what is missing.
+    Starting,
+    /// Applying what the source sends.
+    Streaming,
+    /// Something failed that passes by itself; it tries again.
+    Retrying,
+    /// Something failed that a person must mend; it tries again every 30 s.
+    Blocked,
+    /// Stopped as asked.
+    Stopped,
+}
+
+impl DaemonState {
+    /// Its name in the ledger and in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Streaming => "streaming",
+            Self::Retrying => "retrying",
+            Self::Blocked => "blocked",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The ledger of one migration, through a session to the database it is in.
+#[derive(Clone)]
+pub struct Ledger {
+    pub(super) session: Arc<Session>,
+    pub(super) name: String,
+}
+
+/// Turns an error of a ledger statement into a fault.
+pub(super) fn fault(error: &tokio_postgres::Error) -> Fault {
+    Fault::sql(Side::Target, "using the ledger (schema cdc)", error)
+}
+
+impl Ledger {
+    /// The ledger of the migration `name`; nothing is asked yet.
+    #[must_use]
+    pub fn new(session: Arc<Session>, name: &str) -> Self {
+        Self { session, name: name.to_owned() }
+    }
+
+    /// Makes the ledger's tables and this migration's rows where they are missing.
+    ///
+    /// # Errors
+    /// If the target refuses: the role needs CREATE on the database for the first start.
+    pub async fn create(&self) -> Result<()> {
+        // Only if something is missing: CREATE ... IF NOT EXISTS wants CREATE on the database even
+        // when the schema exists, and says NOTICE for each table.
+        if !self.exists().await? {
+            // Two migrations that start together would collide in the catalogs.
+            let sql = format!(
+                "BEGIN; SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('cdc ledger', 0)); \
+                 {} COMMIT",
+                include_str!("../../sql/ledger.sql")
+            );
+            self.session.batch_execute(&sql).await.map_err(|e| {
+                Fault::sql(Side::Target, "creating the ledger (schema cdc)", &e).remedy(
+                    "give the role CREATE on the target database: GRANT CREATE ON DATABASE ... TO ...",
+                )
+            })?;
+        }
+        self.session
+            .execute(
+                "WITH m AS (INSERT INTO cdc.migration (name) VALUES ($1) ON CONFLICT DO NOTHING RETURNING name)
+                 INSERT INTO cdc.writer (name) SELECT name FROM m",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// True if the ledger's tables are there (for this or any other migration).
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn exists(&self) -> Result<bool> {
+        let row = self
+            .session
+            .query_one("SELECT pg_catalog.to_regclass('cdc.insert_only') IS NOT NULL", &[])
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.get(0))
+    }
+
+    /// Begins a new life: waits for the writing transactions of the life before, and makes those
+    /// that are still to come fail. `None` if the migration has no ledger yet.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn next_epoch(&self) -> Result<Option<i64>> {
+        if !self.exists().await? {
+            return Ok(None);
+        }
+        let row = self
+            .session
+            .query_opt(
+                "UPDATE cdc.writer SET epoch = epoch + 1 WHERE name = $1 RETURNING epoch",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    /// The phase that the ledger holds.
+    ///
+    /// # Errors
+    /// If the target can't be asked, or a newer version wrote a phase unknown to this one.
+    pub async fn phase(&self) -> Result<Option<Phase>> {
+        let row = self
+            .session
+            .query_opt("SELECT phase FROM cdc.migration WHERE name = $1", &[&self.name])
+            .await
+            .map_err(|e| fault(&e))?;
+        row.map(|row| {
+            let text: &str = row.get(0);
+            Phase::ALL.into_iter().find(|phase| phase.as_str() == text).ok_or_else(|| {
+                Fault::person(format!("the ledger holds the phase {text:?}, which this version doesn't know"))
+                    .on(Side::Target)
+                    .remedy("run the version of cdc that wrote it, or a newer one")
+            })
+        })
+        .transpose()
+    }
+
+    /// The database that the ledger's position belongs to; `None` before the slot is asked for.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn origin(&self) -> Result<Option<Origin>> {
+        let row = self
+            .session
+            .query_opt(
+                "SELECT source_system_id, source_timeline, source_database, slot_name
+                   FROM cdc.migration WHERE name = $1 AND source_system_id IS NOT NULL",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        row.map(|row| {
+            let odd = |what| Fault::person(format!("the ledger's {what} is no number")).on(Side::Target);
+            Ok(Origin {
+                system_id: row.get::<_, &str>(0).parse().map_err(|_| odd("source_system_id"))?,
+                timeline: u32::try_from(row.get::<_, i64>(1)).map_err(|_| odd("source_timeline"))?,
+                database: row.get(2),
+                slot: row.get(3),
+            })
+        })
+        .transpose()
+    }
+
+    /// Records which database and slot the migration belongs to, before the slot is made.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_origin(&self, origin: &Origin) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.migration
+                    SET source_system_id = $2, source_timeline = $3, source_database = $4, slot_name = $5
+                  WHERE name = $1",
+                &[
+                    &self.name,
+                    &origin.system_id.to_string(),
+                    &i64::from(origin.timeline),
+                    &origin.database,
+                    &origin.slot,
+                ],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// The publications that were made by us.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn publications_created(&self) -> Result<Vec<String>> {
+        let row = self
+            .session
+            .query_one("SELECT publications_created FROM cdc.migration WHERE name = $1", &[&self.name])
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.get(0))
+    }
+
+    /// Records that a publication is about to be made by us.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_publication(&self, publication: &str) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.migration SET publications_created = publications_created || $2::text
+                  WHERE name = $1 AND $2 <> ALL (publications_created)",
+                &[&self.name, &publication],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Begins the stream: the first checkpoint and the phase, together.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn begin_stream(&self, start: Lsn) -> Result<()> {
+        self.session
+            .execute(
+                "WITH m AS (UPDATE cdc.migration SET phase = 'stream' WHERE name = $1 RETURNING name)
+                 INSERT INTO cdc.checkpoint (name, lsn) SELECT name, $2 FROM m",
+                &[&self.name, &start],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Says what the daemon is doing from now on.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn set_state(&self, state: DaemonState, detail: Option<&str>) -> Result<()> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.session
+            .execute(
+                "INSERT INTO cdc.daemon AS d (name, state, detail, host, pid, version)
+                 VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (name) DO UPDATE
+                    SET state = excluded.state, detail = excluded.detail, host = excluded.host,
+                        pid = excluded.pid, version = excluded.version, since = excluded.since
+                  WHERE (d.state, d.detail, d.host, d.pid) IS DISTINCT FROM
+                        (excluded.state, excluded.detail, excluded.host, excluded.pid)",
+                &[
+                    &self.name,
+                    &state.as_str(),
+                    &detail,
+                    &host.trim_end(),
+                    &i64::from(std::process::id()),
+                    &env!("CARGO_PKG_VERSION"),
+                ],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+}

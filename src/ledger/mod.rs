@@ -1,0 +1,12 @@
+//! The ledger: typed access to the tables of schema `cdc` in the database that is applied to.
+//!
+//! Nothing is kept on the local disk. What the daemon must remember is here, committed together
+//! with the rows that it speaks of.
+
+mod checkpoint;
+mod incident;
+mod migration;
+
+pub use checkpoint::{Checkpoint, write_checkpoint_sql};
+pub use incident::{Incident, Severity};
+pub use migration::{DaemonState, Ledger, Origin, Phase};

@@ -1,0 +1,109 @@
+//! The status for a person.
+
+use std::fmt;
+
+use bytesize::ByteSize;
+
+use super::lag::Verdict;
+use super::status::Status;
+use crate::ledger::Incident;
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Streaming => "streaming",
+            Self::Behind => "behind",
+            Self::Blocked => "blocked: a person is needed",
+            Self::Stopped => "stopped: no daemon is running",
+            Self::Lost => "lost: the replication slot is gone, the rows have to be copied again",
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.name, self.verdict)?;
+        let phase = self.phase.map_or("not begun", |phase| phase.as_str());
+        writeln!(f, "  phase       {phase}, {}", self.direction)?;
+        match &self.daemon.state {
+            None => writeln!(f, "  daemon      has never run")?,
+            Some(state) => {
+                let running = if self.daemon.is_running { "running" } else { "not running, was last" };
+                writeln!(
+                    f,
+                    "  daemon      {running}: {state} since {} (pid {} on {}, version {})",
+                    self.daemon.since.as_deref().unwrap_or("?"),
+                    self.daemon.pid.unwrap_or_default(),
+                    self.daemon.host.as_deref().unwrap_or("?"),
+                    self.daemon.version.as_deref().unwrap_or("?"),
+                )?;
+            }
+        }
+        if let Some(detail) = &self.daemon.detail {
+            writeln!(f, "              {}", detail.replace('\n', "\n              "))?;
+        }
+        if let Some(lag) = &self.lag {
+            let seconds = lag.seconds.map_or("time unknown".to_owned(), |s| format!("{s:.1} s"));
+            writeln!(f, "  lag         {} ({} bytes), {seconds}", ByteSize(lag.bytes), lag.bytes)?;
+        }
+        if let Some(checkpoint) = &self.checkpoint {
+            writeln!(
+                f,
+                "  applied     {} changes in {} transactions, up to {}",
+                checkpoint.changes, checkpoint.transactions, checkpoint.lsn
+            )?;
+        }
+        if let Some(slot) = &self.slot {
+            let budget = slot.safe_wal_size_bytes.map_or("without a limit".to_owned(), |bytes| {
+                format!("{} until it may be lost", ByteSize(u64::try_from(bytes).unwrap_or(0)))
+            });
+            writeln!(
+                f,
+                "  slot        {}, {}, {}, holds {} of WAL, {budget}",
+                slot.name,
+                if slot.is_active { "in use" } else { "not in use" },
+                slot.wal_status.as_deref().unwrap_or("no status"),
+                ByteSize(slot.retained_bytes),
+            )?;
+        }
+        if let Some(error) = &self.source_error {
+            writeln!(f, "  source      can't be asked: {}", error.replace('\n', "\n              "))?;
+        }
+        for incident in &self.incidents {
+            write!(f, "{incident}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.resolved_at {
+            Some(at) => format!("resolved {at}"),
+            None => "open".to_owned(),
+        };
+        writeln!(
+            f,
+            "  incident    {} ({state}), {} times, first {}, last {}",
+            self.severity, self.count, self.first_at, self.last_at
+        )?;
+        let side = self.side.as_ref().map_or(String::new(), |side| format!("{side}: "));
+        writeln!(f, "              {side}{}", self.message)?;
+        let place: Vec<String> = [
+            self.table.as_ref().map(|t| format!("table {t}")),
+            self.key.as_ref().map(|k| format!("key {k}")),
+            self.lsn.as_ref().map(|l| format!("LSN {l}")),
+            self.sqlstate.as_ref().map(|s| format!("SQLSTATE {s}")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if !place.is_empty() {
+            writeln!(f, "              {}", place.join(", "))?;
+        }
+        if let Some(remedy) = &self.remedy {
+            writeln!(f, "              what to do: {remedy}")?;
+        }
+        Ok(())
+    }
+}

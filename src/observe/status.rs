@@ -1,0 +1,232 @@
+//! The status of a migration, as `cdc status --json` prints it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::lag::{Lag, Limits, Verdict};
+use crate::config::Config;
+use crate::connect::Session;
+use crate::daemon::lock_key;
+use crate::fault::{Fault, Result, Side};
+use crate::ledger::{Incident, Ledger, Phase};
+use crate::lsn::Lsn;
+use crate::replication::Slot;
+
+/// Everything about a migration at one moment. Field names and meanings are stable.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The migration's name.
+    pub name: String,
+    /// The one word that says how it is.
+    pub verdict: Verdict,
+    /// How far the migration is; null if it has not begun.
+    pub phase: Option<Phase>,
+    /// `forward`: from the source to the target.
+    pub direction: &'static str,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// Up to where the source is applied; null before the slot was made.
+    pub checkpoint: Option<Checkpoint>,
+    /// How far the target is behind; null if the source can't be reached, or before the slot was made.
+    pub lag: Option<Lag>,
+    /// The replication slot; null if there is none, or the source can't be reached.
+    pub slot: Option<SlotStatus>,
+    /// Why the source could not be asked; null if it could.
+    pub source_error: Option<String>,
+    /// Incidents, open ones first, then the latest. One of them, more with `--incidents`.
+    pub incidents: Vec<Incident>,
+}
+
+/// The daemon of a migration.
+#[derive(Debug, Serialize)]
+pub struct Daemon {
+    /// It holds its lock on the target now.
+    pub is_running: bool,
+    /// What it said last: `starting`, `streaming`, `retrying`, `blocked`, `stopped`.
+    pub state: Option<String>,
+    /// Why, where that needs saying.
+    pub detail: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// The host it runs on.
+    pub host: Option<String>,
+    /// Its process id there.
+    pub pid: Option<i64>,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// Up to where the source is applied.
+#[derive(Debug, Serialize)]
+pub struct Checkpoint {
+    /// The end LSN.
+    #[serde(serialize_with = "as_text")]
+    pub lsn: Lsn,
+    /// Commit time of the last transaction applied, RFC 3339, by the source's clock.
+    pub commit_time: Option<String>,
+    /// Everything committed on the source before this time is applied; RFC 3339, its clock.
+    pub caught_up_to: Option<String>,
+    /// Source transactions applied.
+    pub transactions: i64,
+    /// Row changes applied.
+    pub changes: i64,
+    /// When it was written, RFC 3339, by the target's clock.
+    pub updated_at: String,
+}
+
+/// The replication slot.
+#[derive(Debug, Serialize)]
+pub struct SlotStatus {
+    /// Its name.
+    pub name: String,
+    /// Something is connected to it.
+    pub is_active: bool,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    /// The position confirmed last.
+    pub confirmed_flush_lsn: Option<String>,
+    /// Bytes of WAL that the source keeps for it.
+    pub retained_bytes: u64,
+    /// Bytes that can still be written before it may be lost; null without a limit.
+    pub safe_wal_size_bytes: Option<i64>,
+}
+
+fn as_text<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(lsn)
+}
+
+/// Asks both ends.
+///
+/// # Errors
+/// If the target can't be asked. A source that can't be reached is part of the report.
+pub async fn status(config: &Config, limits: &Limits, incidents: i64) -> Result<Status> {
+    let target =
+        Arc::new(Session::open(&config.target, Side::Target, &format!("cdc_{} status", config.name)).await?);
+    let ledger = Ledger::new(Arc::clone(&target), &config.name);
+    let has_ledger = ledger.exists().await?;
+    let mut status = Status {
+        name: config.name.clone(),
+        verdict: Verdict::Stopped,
+        phase: if has_ledger { ledger.phase().await? } else { None },
+        direction: "forward",
+        daemon: daemon(&target, &config.name, has_ledger).await?,
+        checkpoint: if has_ledger { checkpoint(&target, &config.name).await? } else { None },
+        lag: None,
+        slot: None,
+        source_error: None,
+        incidents: if has_ledger { ledger.incidents(incidents).await? } else { Vec::new() },
+    };
+    if let Err(fault) = ask_source(config, &mut status).await {
+        status.source_error = Some(fault.to_string());
+    }
+    status.verdict = verdict(&status, limits);
+    Ok(status)
+}
+
+fn verdict(status: &Status, limits: &Limits) -> Verdict {
+    let is_lost = match &status.slot {
+        Some(slot) => slot.wal_status.as_deref() == Some("lost"),
+        None => status.checkpoint.is_some() && status.source_error.is_none(),
+    };
+    let is_blocked = status.incidents.iter().any(|i| i.severity == "blocked" && i.resolved_at.is_none());
+    if is_lost {
+        Verdict::Lost
+    } else if !status.daemon.is_running {
+        Verdict::Stopped
+    } else if is_blocked || status.daemon.state.as_deref() == Some("blocked") {
+        Verdict::Blocked
+    } else if status.daemon.state.as_deref() == Some("streaming")
+        && status.lag.is_some_and(|lag| limits.allow(lag))
+    {
+        Verdict::Streaming
+    } else {
+        Verdict::Behind
+    }
+}
+
+async fn daemon(target: &Session, name: &str, has_ledger: bool) -> Result<Daemon> {
+    let fault = |e| Fault::sql(Side::Target, "looking for the daemon", &e);
+    let is_running = target
+        .query_one(
+            "SELECT EXISTS (
+               SELECT FROM pg_catalog.pg_locks
+                WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                  AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+                  AND (classid::bigint << 32) | objid::bigint = pg_catalog.hashtextextended($1, 0))",
+            &[&lock_key(name)],
+        )
+        .await
+        .map_err(fault)?
+        .get(0);
+    let row = match has_ledger {
+        true => target
+            .query_opt(
+                "SELECT state, detail, pg_catalog.to_json(since) #>> '{}', host, pid, version
+                   FROM cdc.daemon WHERE name = $1",
+                &[&name],
+            )
+            .await
+            .map_err(fault)?,
+        false => None,
+    };
+    let row = row.as_ref();
+    Ok(Daemon {
+        is_running,
+        state: row.map(|row| row.get(0)),
+        detail: row.and_then(|row| row.get(1)),
+        since: row.map(|row| row.get(2)),
+        host: row.map(|row| row.get(3)),
+        pid: row.map(|row| row.get(4)),
+        version: row.map(|row| row.get(5)),
+    })
+}
+
+async fn checkpoint(target: &Session, name: &str) -> Result<Option<Checkpoint>> {
+    let row = target
+        .query_opt(
+            "SELECT lsn, pg_catalog.to_json(commit_time) #>> '{}', pg_catalog.to_json(caught_up_to) #>> '{}',
+                    transactions, changes, pg_catalog.to_json(updated_at) #>> '{}'
+               FROM cdc.checkpoint WHERE name = $1",
+            &[&name],
+        )
+        .await
+        .map_err(|e| Fault::sql(Side::Target, "reading the checkpoint", &e))?;
+    Ok(row.map(|row| Checkpoint {
+        lsn: row.get(0),
+        commit_time: row.get(1),
+        caught_up_to: row.get(2),
+        transactions: row.get(3),
+        changes: row.get(4),
+        updated_at: row.get(5),
+    }))
+}
+
+/// Adds what only the source knows.
+async fn ask_source(config: &Config, status: &mut Status) -> Result<()> {
+    let source = Session::open(&config.source, Side::Source, &format!("cdc_{} status", config.name)).await?;
+    let slot = Slot::find(&source, &config.slot()).await?;
+    // Not counted from the commit time: a transaction that came to the source from elsewhere carries
+    // that other server's.
+    let caught_up_to = status.checkpoint.as_ref().and_then(|checkpoint| checkpoint.caught_up_to.as_deref());
+    let row = source
+        .query_one(
+            "SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.pg_current_wal_lsn(),
+                    extract(epoch FROM pg_catalog.clock_timestamp() - $1::text::timestamptz)::float8",
+            &[&caught_up_to],
+        )
+        .await
+        .map_err(|e| Fault::sql(Side::Source, "asking for the position", &e))?;
+    let flushed: Lsn = row.get(0);
+    let written: Lsn = row.get(1);
+    status.lag = status.checkpoint.as_ref().map(|checkpoint| Lag::new(flushed, checkpoint.lsn, row.get(2)));
+    status.slot = slot.map(|slot| SlotStatus {
+        name: config.slot(),
+        is_active: slot.active_pid.is_some(),
+        wal_status: slot.wal_status,
+        confirmed_flush_lsn: slot.confirmed_flush_lsn.map(|lsn| lsn.to_string()),
+        retained_bytes: slot.restart_lsn.map_or(0, |restart| written.bytes_since(restart)),
+        safe_wal_size_bytes: slot.safe_wal_size_bytes,
+    });
+    Ok(())
+}

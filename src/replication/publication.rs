@@ -1,0 +1,86 @@
+//! The publications on the source: which tables are in the stream.
+//!
+//! Two at most: `cdc_<name>` for tables whose rows have a replica identity, and
+//! `cdc_<name>_insert` for those that are declared `insert_only`. Partitions are published as
+//! themselves, through their topmost parent's entry; so a TRUNCATE of one partition is in the
+//! stream, which `publish_via_partition_root` would leave out.
+
+use tokio_postgres::Client;
+
+use crate::catalog::{TableName, quote_identifier};
+use crate::fault::{Fault, Result, Side};
+
+/// What a publication should hold.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Its name.
+    pub name: String,
+    /// Only INSERT and TRUNCATE are published.
+    pub insert_only: bool,
+    /// Its tables, sorted; partitioned ones by their topmost parent.
+    pub tables: Vec<TableName>,
+}
+
+impl Publication {
+    /// The tables that the publication of this name holds on the source, as they were listed;
+    /// `None` if there is no such publication.
+    ///
+    /// # Errors
+    /// If the source can't be asked.
+    pub async fn find(source: &Client, name: &str) -> Result<Option<Vec<TableName>>> {
+        let fault = |e| Fault::sql(Side::Source, "looking for the publication", &e);
+        let exists = source
+            .query_opt("SELECT FROM pg_catalog.pg_publication WHERE pubname = $1", &[&name])
+            .await
+            .map_err(fault)?;
+        if exists.is_none() {
+            return Ok(None);
+        }
+        // Partitions appear as themselves or as their topmost parent, as the publication has it.
+        let rows = source
+            .query(
+                "SELECT DISTINCT coalesce(rn.nspname, t.schemaname)::text, coalesce(r.relname, t.tablename)::text
+                   FROM pg_catalog.pg_publication_tables t
+                   JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+                   JOIN pg_catalog.pg_class c ON c.relname = t.tablename AND c.relnamespace = n.oid
+                   LEFT JOIN pg_catalog.pg_class r ON c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)
+                   LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+                  WHERE t.pubname = $1
+                  ORDER BY 1, 2",
+                &[&name],
+            )
+            .await
+            .map_err(fault)?;
+        Ok(Some(
+            rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect(),
+        ))
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// If the source refuses, with what to do.
+    pub async fn create(&self, source: &Client, partitioned: &[TableName]) -> Result<()> {
+        let tables: Vec<String> = self
+            .tables
+            .iter()
+            // ONLY keeps tables that inherit from it out; a partitioned table has none but its partitions.
+            .map(|t| if partitioned.contains(t) { t.to_sql() } else { format!("ONLY {}", t.to_sql()) })
+            .collect();
+        let list =
+            if tables.is_empty() { String::new() } else { format!(" FOR TABLE {}", tables.join(", ")) };
+        let publish = if self.insert_only { "insert, truncate" } else { "insert, update, delete, truncate" };
+        let sql =
+            format!("CREATE PUBLICATION {}{list} WITH (publish = '{publish}')", quote_identifier(&self.name));
+        source.batch_execute(&sql).await.map_err(|e| {
+            let fault = Fault::sql(Side::Source, &format!("creating the publication {}", self.name), &e);
+            match fault.code().map(|code| code.code()) {
+                Some("42501") => fault.remedy(
+                    "the role must own the tables and have CREATE on the database: connect as the owner, or \
+                     GRANT CREATE ON DATABASE ... TO ..., or leave the table out ([tables] exclude)",
+                ),
+                _ => fault,
+            }
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! What the end-to-end tests share.
+#![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test file uses its own part of it")]
+
+pub mod pair;

@@ -1,0 +1,295 @@
+//! A source and a target database, and the built `cdc` between them.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use cdc::demo::{Cluster, compare::compare};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+/// How long a test waits for what should happen in a moment, on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Two servers that all tests of one file share; each test has databases of its own on them.
+struct Servers {
+    source: Cluster,
+    target: Cluster,
+}
+
+static SERVERS: OnceCell<Servers> = OnceCell::const_new();
+
+async fn servers() -> &'static Servers {
+    let cluster = |name| async move {
+        Cluster::builder(name)
+            .setting("max_replication_slots", "100")
+            .setting("max_wal_senders", "100")
+            .setting("max_connections", "300")
+            .setting("max_prepared_transactions", "10")
+            .start()
+            .await
+            .expect("a server starts")
+    };
+    SERVERS
+        .get_or_init(|| async {
+            Servers { source: cluster("source").await, target: cluster("target").await }
+        })
+        .await
+}
+
+/// A source and a target database of one test, and how `cdc` reaches them.
+pub struct Pair {
+    /// The name of both databases and of the migration.
+    pub name: String,
+    /// Where the test writes.
+    pub source: Client,
+    /// Where the test looks.
+    pub target: Client,
+    /// How the test reaches the databases.
+    pub source_url: String,
+    pub target_url: String,
+    /// How the daemon reaches them; a test can put a proxy there.
+    pub daemon_source_url: String,
+    pub daemon_target_url: String,
+    /// What follows in the configuration file.
+    pub config: String,
+    directory: TempDir,
+}
+
+/// Connects as a test does.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("the server answers");
+    tokio::spawn(async move {
+        // The end of a connection is the test's own doing.
+        let _ = connection.await;
+    });
+    client
+}
+
+impl Pair {
+    /// Fresh databases on the servers that this file's tests share.
+    pub async fn new(name: &str) -> Self {
+        let servers = servers().await;
+        Self::on(&servers.source, &servers.target, name).await
+    }
+
+    /// Fresh databases on these servers.
+    pub async fn on(source: &Cluster, target: &Cluster, name: &str) -> Self {
+        for cluster in [source, target] {
+            let admin = connect(&cluster.url("postgres")).await;
+            admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database is made");
+        }
+        let (source_url, target_url) = (source.url(name), target.url(name));
+        Self {
+            name: name.to_owned(),
+            source: connect(&source_url).await,
+            target: connect(&target_url).await,
+            daemon_source_url: source_url.clone(),
+            daemon_target_url: target_url.clone(),
+            source_url,
+            target_url,
+            config: String::new(),
+            directory: tempfile::tempdir().expect("a directory is made"),
+        }
+    }
+
+    /// Runs the same SQL on both sides.
+    pub async fn both(&self, sql: &str) {
+        self.target.batch_execute(sql).await.expect("the target takes it");
+        self.source.batch_execute(sql).await.expect("the source takes it");
+    }
+
+    /// Runs SQL on the source.
+    pub async fn write(&self, sql: &str) {
+        self.source.batch_execute(sql).await.expect("the source takes it");
+    }
+
+    /// `cdc` with this pair's configuration.
+    pub fn command(&self) -> Command {
+        let file = self.directory.path().join("cdc.toml");
+        let text = format!(
+            "name = {:?}\nsource = {:?}\ntarget = {:?}\n{}",
+            self.name, self.daemon_source_url, self.daemon_target_url, self.config
+        );
+        std::fs::write(&file, text).expect("the configuration is written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cdc"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("CDC_LOG", "debug,tokio_postgres=info")
+            .arg("--config")
+            .arg(file);
+        command
+    }
+
+    /// Runs `cdc` with these arguments to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().expect("cdc runs")
+    }
+
+    /// Starts the daemon.
+    pub fn daemon(&self) -> Daemon {
+        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let log = self.directory.path().join(format!("daemon-{number}.log"));
+        let child = self
+            .command()
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("the log is made"))
+            .spawn()
+            .expect("the daemon starts");
+        Daemon { child: Some(child), log }
+    }
+
+    /// Starts the daemon and waits until it streams.
+    pub async fn streaming(&self) -> Daemon {
+        let daemon = self.daemon();
+        daemon.wait_for_log("streaming").await;
+        daemon
+    }
+
+    /// `cdc status --json`.
+    pub fn status(&self) -> Value {
+        let output = self.run(&["status", "--json", "--incidents"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+            panic!(
+                "cdc status: {e}: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })
+    }
+
+    /// Waits until `cdc status` is as wanted, and returns it.
+    pub async fn status_is(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the status never was: {what}\n{status:#}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until everything that the source has committed by now is on the target.
+    pub async fn caught_up(&self) {
+        let wanted: String = self
+            .source
+            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
+            .await
+            .expect("the source answers")
+            .get(0);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let row = self
+                .target
+                .query_one(
+                    "SELECT coalesce((SELECT lsn >= $1::text::pg_lsn FROM cdc.checkpoint WHERE name = $2), false)",
+                    &[&wanted, &self.name],
+                )
+                .await
+                .expect("the target answers");
+            if row.get(0) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the target never caught up with {wanted}\n{:#}",
+                self.status()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Every row of every table is the same on both sides.
+    pub async fn assert_equal(&self) {
+        let comparison =
+            compare(&self.source_url, &self.target_url).await.expect("both sides can be compared");
+        assert!(comparison.is_equal(), "{comparison}");
+    }
+
+    /// Catches up, compares every row of every table, and stops the daemon.
+    pub async fn ends_equal(&self, daemon: Daemon) {
+        self.caught_up().await;
+        self.assert_equal().await;
+        assert!(daemon.terminate().await.success());
+    }
+}
+
+/// A running `cdc run`; dropping it kills it.
+pub struct Daemon {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("the log can be read")
+    }
+
+    /// Waits until the log has this text.
+    pub async fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "the log never said {text:?}:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is killed");
+        child.wait().expect("it has ended");
+    }
+
+    /// SIGTERM, and its exit status.
+    pub async fn terminate(self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Waits for it to end by itself.
+    pub async fn ended(mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon doesn't end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+            if std::thread::panicking() {
+                eprintln!("--- the daemon's log\n{}", self.log());
+            }
+        }
+    }
+}
