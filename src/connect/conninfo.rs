@@ -23,6 +23,8 @@ mod passfile;
 mod service;
 mod settings;
 mod ssl;
+#[cfg(test)]
+mod tests;
 mod uri;
 
 use std::fmt;
@@ -237,8 +239,8 @@ impl fmt::Debug for ConnInfo {
 /// Reads the connection string alone.
 fn read(text: &str) -> Result<Settings> {
     let mut settings = Settings::default();
-    let text = text.trim_matches(settings::is_space);
-    if let Some(uri) = uri::after_scheme(text) {
+    // A space at the end of a keyword string can be an escaped one; in a URI none means anything.
+    if let Some(uri) = uri::after_scheme(text.trim_matches(settings::is_space)) {
         uri::parse(uri, &mut settings)?;
     } else if text.find("://").is_some_and(|scheme| !text[..scheme].contains('=')) {
         return Err(Fault::usage("a connection URI must start with postgres:// or postgresql://"));
