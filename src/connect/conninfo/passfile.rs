@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// A password file's text. It holds passwords: no `Debug`.
 pub(super) struct Passfile(SecretString);
@@ -43,42 +43,46 @@ impl Passfile {
         }
     }
 
-    /// The password of the first line that matches ("The Password File").
+    /// The password of the first line that matches ("The Password File"); an empty one is none.
     pub(super) fn find(&self, key: &Key<'_>) -> Option<SecretString> {
-        use secrecy::ExposeSecret;
-        self.0.expose_secret().lines().find_map(|line| password(line, key)).map(SecretString::from)
+        let password = self.0.expose_secret().split('\n').find_map(|line| password(line, key))?;
+        (!password.is_empty()).then(|| password.into())
     }
 }
 
 fn password(line: &str, key: &Key<'_>) -> Option<String> {
+    let line = line.trim_end_matches('\r');
     if line.starts_with('#') {
         return None;
     }
     let port = key.port.to_string();
     let mut rest = line;
     for token in [key.host, &port, key.dbname, key.user] {
-        rest = match rest.strip_prefix("*:") {
-            Some(after) => after,
-            None => {
-                let (field, after) = field(rest);
-                after.filter(|_| field == token)?
-            }
-        };
+        rest = rest.strip_prefix("*:").or_else(|| after(token, rest))?;
     }
-    Some(field(rest).0)
+    Some(last_field(rest))
 }
 
-/// Takes a field off the line, without its backslashes, and what follows its colon, if it has one.
-fn field(line: &str) -> (String, Option<&str>) {
+/// What follows the first field and its colon, if the field is `token`. As libpq reads it, a colon
+/// within the token needs no backslash in the field.
+fn after<'a>(token: &str, line: &'a str) -> Option<&'a str> {
+    let mut rest = line;
+    for c in token.chars() {
+        rest = rest.strip_prefix('\\').unwrap_or(rest).strip_prefix(c)?;
+    }
+    rest.strip_prefix(':')
+}
+
+/// The password: up to a colon, without the backslashes.
+fn last_field(text: &str) -> String {
     let mut field = String::new();
-    let mut chars = line.char_indices();
-    while let Some((at, c)) = chars.next() {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next().filter(|c| *c != ':') {
         match c {
-            ':' => return (field, Some(&line[at + 1..])),
             // A lone backslash at the end stands for itself.
-            '\\' => field.push(chars.next().map_or(c, |(_, escaped)| escaped)),
+            '\\' => field.push(chars.next().unwrap_or(c)),
             _ => field.push(c),
         }
     }
-    (field, None)
+    field
 }
