@@ -2,3 +2,4 @@
 #![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test file uses its own part of it")]
 
 pub mod pair;
+pub mod proxy;

@@ -1,0 +1,51 @@
+# `make` lists what can be made.
+
+# How often `make torture` kills, cuts and restarts.
+ROUNDS = 300
+
+APT_PACKAGES = postgresql postgresql-contrib pgbouncer
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+.PHONY: test
+test: servers ## install what the tests need, then format, lints, docs, tests, dependencies
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
+	cargo test --locked
+	@if cargo deny --version >/dev/null 2>&1; then \
+	  echo "cargo deny check bans licenses sources"; \
+	  cargo deny --log-level error check bans licenses sources; \
+	else \
+	  echo "cargo-deny is not installed: bans, licences and sources were not checked"; \
+	fi
+
+.PHONY: torture
+torture: servers ## kill, cut and restart at random, ROUNDS times (300)
+	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture -- --ignored --nocapture
+
+# The PostgreSQL server and pgbouncer, installed with apt if they are missing. (Debian starts a server
+# of its own then, on port 5432. The tests start theirs on other ports and never touch it.)
+.PHONY: servers
+servers:
+	@export PATH="$$PATH:/usr/sbin"; \
+	has_postgres() { \
+	  for bin in "$$CDC_PG_BIN" /usr/lib/postgresql/*/bin "$$(dirname "$$(command -v initdb)")"; do \
+	    if [ -x "$$bin/postgres" ] && [ -x "$$bin/initdb" ]; then return 0; fi; \
+	  done; \
+	  return 1; \
+	}; \
+	if has_postgres && command -v pgbouncer >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=env; else as_root=sudo; fi; \
+	if ! { command -v apt-get && command -v "$$as_root"; } >/dev/null; then \
+	  echo "The tests need a PostgreSQL server with contrib, and pgbouncer." >&2; \
+	  echo "On Debian and Ubuntu, as root: apt-get install $(APT_PACKAGES)" >&2; \
+	  echo "A PostgreSQL that is somewhere else is found through CDC_PG_BIN, its bin directory." >&2; \
+	  exit 1; \
+	fi; \
+	echo "installing $(APT_PACKAGES)"; \
+	$$as_root apt-get update -qq && \
+	$$as_root env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends $(APT_PACKAGES) >/dev/null
