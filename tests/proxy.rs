@@ -14,6 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+/// How long something that must come may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Long enough to be sure that nothing comes.
 const SILENCE: Duration = Duration::from_millis(100);
 
@@ -43,9 +46,12 @@ impl Echo {
 
     /// Waits until it has been told so many bytes.
     async fn has_been_told(&self, bytes: usize) {
-        while self.told().len() < bytes {
-            tokio::task::yield_now().await;
-        }
+        let told = async {
+            while self.told().len() < bytes {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, told).await.unwrap();
     }
 }
 
@@ -74,7 +80,7 @@ async fn connect(proxy: &Proxy) -> TcpStream {
 async fn round_trip(client: &mut TcpStream, bytes: &[u8]) {
     client.write_all(bytes).await.unwrap();
     let mut back = vec![0; bytes.len()];
-    timeout(Duration::from_secs(10), client.read_exact(&mut back)).await.unwrap().unwrap();
+    timeout(PATIENCE, client.read_exact(&mut back)).await.unwrap().unwrap();
     assert_eq!(back, bytes);
 }
 
@@ -85,7 +91,7 @@ async fn is_silent(client: &mut TcpStream) -> bool {
 /// Everything that still arrives before the end of the stream.
 async fn rest(client: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
-    client.read_to_end(&mut rest).await.unwrap();
+    timeout(PATIENCE, client.read_to_end(&mut rest)).await.unwrap().unwrap();
     rest
 }
 
@@ -111,7 +117,7 @@ async fn all_connections_are_cut_and_new_ones_work() {
         }
         proxy.cut_all(cut);
         for client in &mut clients {
-            let error = client.read_u8().await.unwrap_err();
+            let error = timeout(PATIENCE, client.read_u8()).await.unwrap().unwrap_err();
             let expected =
                 if cut == Cut::Reset { ErrorKind::ConnectionReset } else { ErrorKind::UnexpectedEof };
             assert_eq!(error.kind(), expected);
