@@ -134,7 +134,7 @@ CREATE TABLE IF NOT EXISTS staff_schedules (
 CREATE TABLE IF NOT EXISTS bookings (
     id         bigserial PRIMARY KEY,
     company_id integer NOT NULL REFERENCES companies ON DELETE CASCADE,
-    client_id  bigint REFERENCES clients ON DELETE SET NULL,
+    client_id  bigint REFERENCES clients ON DELETE SET NULL ON UPDATE CASCADE,
     staff_id   integer REFERENCES staff ON DELETE SET NULL,
     services   integer[] NOT NULL DEFAULT '{}',
     status     booking_status NOT NULL DEFAULT 'pending',

@@ -9,12 +9,19 @@
 //!
 //! A [`Cluster`] is a value: while it lives there is a server, and when it is dropped, or the
 //! process that owns it dies in whatever way, neither a process nor a directory is left.
+//!
+//! [`data`] has example databases for them, [`writer`] keeps changing these, and [`compare`]
+//! proves that two databases hold the same rows.
 
 mod account;
+mod bank;
 mod binaries;
 mod cluster;
 pub mod compare;
+pub mod data;
+mod deeds;
 mod template;
+pub mod writer;
 
 pub use binaries::Binaries;
 pub use cluster::{Builder, Cluster, Stop};

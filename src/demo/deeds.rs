@@ -1,0 +1,430 @@
+//! What the applications of the examples do all day, as SQL with blanks.
+//!
+//! A blank is a `$word` and is filled in anew each time: see [`fill`]. Keys are picked from the rows
+//! that are there at the moment, so that the writer has nothing to remember and outlives restarts.
+
+use fastrand::Rng;
+
+use super::data::Example;
+
+/// A statement, and how often it is done in comparison with the others.
+pub(super) type Deed = (u32, &'static str);
+
+/// One statement of the example, with its blanks filled in.
+pub(super) fn any(example: Example, rng: &mut Rng) -> String {
+    let deeds = all(example);
+    let mut left = rng.u32(0..deeds.iter().map(|(weight, _)| weight).sum());
+    let mut chosen = "";
+    for (weight, sql) in deeds {
+        chosen = sql;
+        if left < *weight {
+            break;
+        }
+        left -= weight;
+    }
+    fill(chosen, rng)
+}
+
+/// The statements of an example; the bank has its own ways.
+pub(super) fn all(example: Example) -> &'static [Deed] {
+    match example {
+        Example::Salon => SALON,
+        Example::Shop => SHOP,
+        Example::Agent => AGENT,
+        Example::Bank => &[],
+    }
+}
+
+/// Empties one small table.
+pub(super) fn truncate(example: Example) -> &'static str {
+    match example {
+        Example::Salon => "TRUNCATE sync_status",
+        Example::Shop => "TRUNCATE webhook_dedupe",
+        Example::Agent => "TRUNCATE agent_messages",
+        Example::Bank => "TRUNCATE transfers",
+    }
+}
+
+/// Texts with everything in them that scripts have broken on, as SQL literals.
+const TEXTS: [&str; 14] = [
+    "''",
+    "NULL",
+    "'Запишите меня на завтра'",
+    r#"'O''Brien said "hello"'"#,
+    r"'C:\new\table'",
+    "E'two\\nlines\\tand a tab'",
+    "'NULL'",
+    r"'\N'",
+    r"'\.'",
+    r#"'{a,"b",NULL}'"#,
+    "'日本語 💇‍♀️ 👍🏽'",
+    "' trailing space '",
+    "repeat('compressible ', 500)",
+    "$wide",
+];
+
+/// Fills in the blanks of a statement:
+/// `$fraction` from 0 to 1, `$small` below 2,000, `$number` below a million, `$uuid` (quoted),
+/// `$text` any text or NULL, `$wide` 9 kB that don't compress, `$row_TABLE` and `$uuid_TABLE` the
+/// `id` of some row, `$company` that of a salon.
+pub(super) fn fill(template: &str, rng: &mut Rng) -> String {
+    let mut sql = String::with_capacity(2 * template.len());
+    let mut rest = template;
+    while let Some(at) = rest.find('$') {
+        let word = &rest[at + 1..];
+        let word = &word[..word.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(word.len())];
+        sql.push_str(&rest[..at]);
+        sql.push_str(&blank(word, rng));
+        rest = &rest[at + 1 + word.len()..];
+    }
+    sql.push_str(rest);
+    sql
+}
+
+fn blank(word: &str, rng: &mut Rng) -> String {
+    match word {
+        "fraction" => format!("{:.6}", rng.f64()),
+        "small" => rng.u32(0..2_000).to_string(),
+        "number" => rng.u32(0..1_000_000).to_string(),
+        "uuid" => format!("'{:032x}'", rng.u128(..)),
+        // Wide texts are for one in fourteen times fourteen.
+        "text" => match TEXTS[rng.usize(0..TEXTS.len())] {
+            "$wide" if rng.u32(0..14) > 0 => "'narrow'".to_owned(),
+            text => fill(text, rng),
+        },
+        "wide" => fill(
+            "(SELECT string_agg(encode(sha256(convert_to('$number/' || k, 'UTF8')), 'base64'), '')
+                FROM generate_series(1, 200) k)",
+            rng,
+        ),
+        "company" => fill("(SELECT min(id) + floor($fraction * count(*))::integer FROM companies)", rng),
+        word => match word.split_once('_') {
+            Some(("row", table)) => fill(
+                &format!(
+                    "(SELECT id FROM {table} WHERE id >= (SELECT (max(id) * $fraction)::bigint FROM {table})
+                       ORDER BY id LIMIT 1)"
+                ),
+                rng,
+            ),
+            Some(("uuid", table)) => {
+                fill(&format!("(SELECT id FROM {table} WHERE id >= $uuid ORDER BY id LIMIT 1)"), rng)
+            }
+            // Not a blank: the server will complain, and a test sees it.
+            _ => format!("${word}"),
+        },
+    }
+}
+
+const SALON: &[Deed] = &[
+    // The WhatsApp library keeps its session keys in the database, all day.
+    (
+        40,
+        "INSERT INTO whatsapp_keys (company_id, key_type, key_id, value, expires_at)
+         VALUES ($company, 'session', '$small', jsonb_build_object('n', $number, 't', $text::text), now() + interval '1 day')
+         ON CONFLICT (company_id, key_type, key_id) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
+    ),
+    (
+        3,
+        "INSERT INTO whatsapp_keys (company_id, key_type, key_id, value)
+         SELECT c, 'pre-key', (first + i)::text, jsonb_build_object('i', i, 't', $text::text)
+           FROM (SELECT $company AS c, $small AS first) x, generate_series(1, 20) i
+         ON CONFLICT (company_id, key_type, key_id) DO UPDATE SET value = excluded.value, expires_at = 'infinity'",
+    ),
+    (
+        4,
+        "UPDATE whatsapp_keys SET key_id = '$number'
+          WHERE (company_id, key_type, key_id) = (
+                SELECT company_id, key_type, key_id FROM whatsapp_keys
+                 WHERE company_id = $company AND key_type = 'session' AND key_id >= '$small' ORDER BY key_id LIMIT 1)",
+    ),
+    (
+        4,
+        "DELETE FROM whatsapp_keys
+          WHERE (company_id, key_type, key_id) = (
+                SELECT company_id, key_type, key_id FROM whatsapp_keys
+                 WHERE company_id = $company AND key_type = 'session' AND key_id >= '$small' ORDER BY key_id LIMIT 1)",
+    ),
+    // Clients; a few have notes that are stored out of line and stay as they are.
+    (
+        10,
+        "UPDATE clients SET total_spent = total_spent + 1.50, visit_count = visit_count + 1, last_visit_at = now()
+          WHERE id = $row_clients",
+    ),
+    (
+        4,
+        "UPDATE clients SET visit_history = jsonb_build_array(jsonb_build_object('cost', $number, 'note', $text::text)),
+                tags = ARRAY[$text, NULL, 'regular'], favorite_staff_ids = '{}', discount = '-0', ai_context = NULL
+          WHERE id = $row_clients",
+    ),
+    (1, "UPDATE clients SET notes = $wide WHERE id = $row_clients"),
+    (1, "UPDATE clients SET notes = NULL, preferences = '{\"a\": 1.00}' WHERE id = $row_clients"),
+    (
+        2,
+        "INSERT INTO clients (company_id, name, phone, tags, last_visit_at)
+         VALUES ($company, $text, '+78' || lpad('$number', 10, '0'), ARRAY[$text], '-infinity') ON CONFLICT DO NOTHING",
+    ),
+    (1, "DELETE FROM clients WHERE id = $row_clients"),
+    (
+        1,
+        "UPDATE clients SET id = nextval(pg_get_serial_sequence('clients', 'id')) WHERE id = $row_clients",
+    ),
+    // Messages, in the partitions of the last months; some move to another one.
+    (
+        8,
+        "INSERT INTO messages (company_id, phone, direction, body, metadata, created_at)
+         VALUES ($company, '+79' || lpad('$number', 9, '0'), 'incoming', $text,
+                 jsonb_build_object('n', $number), clock_timestamp() - $small * interval '3 hours')",
+    ),
+    (
+        2,
+        "INSERT INTO messages (company_id, phone, direction, body, media)
+         SELECT $company, '+79' || lpad('$number', 9, '0'), 'outgoing', $text, decode(md5(i::text), 'hex')
+           FROM generate_series(1, 10) i",
+    ),
+    (2, "UPDATE messages SET metadata = '{\"read\": true}' WHERE id = $row_messages"),
+    (2, "UPDATE messages SET created_at = created_at - interval '31 days' WHERE id = $row_messages"),
+    (2, "DELETE FROM messages WHERE id = $row_messages"),
+    (
+        1,
+        "DELETE FROM messages WHERE (id, created_at) IN (
+                SELECT id, created_at FROM messages WHERE id >= $row_messages ORDER BY id LIMIT 20)",
+    ),
+    // Bookings, with reminders that go with them.
+    (
+        4,
+        "INSERT INTO bookings (company_id, client_id, staff_id, services, slot, cost, comment)
+         VALUES ($company, $row_clients, $row_staff, ARRAY[1, $small],
+                 tstzrange(now() + $small * interval '1 minute', now() + interval '3 days'), $number / 100.0, $text)",
+    ),
+    (4, "UPDATE bookings SET status = 'confirmed', cost = NULL WHERE id = $row_bookings"),
+    (2, "DELETE FROM bookings WHERE id = $row_bookings"),
+    (
+        2,
+        "INSERT INTO reminders (booking_id, kind, send_at)
+         SELECT id, 'two_hours', now() FROM bookings WHERE id = $row_bookings
+         ON CONFLICT (booking_id, kind) DO UPDATE SET sent_at = now(), error = $text",
+    ),
+    (
+        3,
+        "INSERT INTO appointments_cache (company_id, record_id, payload, raw)
+         VALUES ($company, $small, jsonb_build_object('t', $text::text, 'd', '[1.0, {}]'::jsonb), '{\"b\" : 1,  \"a\": 2}')
+         ON CONFLICT (company_id, record_id) DO UPDATE SET payload = excluded.payload, fetched_at = now()",
+    ),
+    (1, "DELETE FROM appointments_cache WHERE record_id BETWEEN $small AND $small + 5"),
+    (
+        3,
+        "INSERT INTO dialog_contexts (company_id, phone, data, transcript)
+         VALUES ($company, '+7500' || lpad('$small', 7, '0'), '{\"step\": 1}', $wide)
+         ON CONFLICT (company_id, phone) DO UPDATE SET state = coalesce($text, ''), data = jsonb_build_object('n', $number)",
+    ),
+    (1, "UPDATE dialog_contexts SET id = gen_random_uuid() WHERE id = $uuid_dialog_contexts"),
+    (1, "DELETE FROM dialog_contexts WHERE id = $uuid_dialog_contexts"),
+    (1, "INSERT INTO sync_status VALUES ('clients', $company, 'done', $small % 3, '{\"a\" : 1.0}', now())"),
+    (1, "UPDATE sync_status SET rows = $number, status = coalesce($text, '') WHERE ctid = (SELECT min(ctid) FROM sync_status)"),
+    (1, "DELETE FROM sync_status WHERE ctid = (SELECT max(ctid) FROM sync_status)"),
+    (
+        1,
+        "UPDATE staff_schedules SET is_working = NOT is_working, grid = ARRAY[[1, NULL], [$small, 4]], ends_at = NULL
+          WHERE staff_id = $row_staff",
+    ),
+    (1, "UPDATE staff_schedules SET day = day + 70 WHERE staff_id = $row_staff AND day < '2030-01-01'"),
+    (1, "UPDATE staff SET rating = $fraction WHERE id = $row_staff"),
+    (1, "UPDATE services SET price_max = price_max + 0.10, duration = duration + '1 second' WHERE id = $row_services"),
+    (1, "UPDATE whatsapp_auth SET creds = creds || jsonb_build_object('n', $number) WHERE company_id = $company"),
+    (1, "UPDATE companies SET settings = jsonb_build_object('t', $text::text), rent = '$small.5' WHERE id = $company"),
+];
+
+const SHOP: &[Deed] = &[
+    (
+        10,
+        "INSERT INTO messages (user_id, role, content, parts, tool_calls)
+         VALUES ($row_users, 'user', $text, ARRAY['{\"a\": 1.0}'::jsonb, NULL], jsonb_build_object('t', $text::text))",
+    ),
+    (2, "UPDATE messages SET tool_calls = NULL WHERE id = $row_messages"),
+    (3, "DELETE FROM messages WHERE id = $row_messages"),
+    (10, "UPDATE users SET last_message_at = clock_timestamp() WHERE id = $row_users"),
+    (
+        1,
+        "INSERT INTO users (id, full_name, attributes) SELECT max(id) + 1, $text, '{}' FROM users ON CONFLICT DO NOTHING",
+    ),
+    (1, "UPDATE users SET summary = $wide, tags = ARRAY[$text] WHERE id = $row_users"),
+    (
+        2,
+        "UPDATE products SET price = $number / 100.0, sizes = ARRAY[$text, 'M'], in_stock = NOT in_stock
+          WHERE id = $row_products",
+    ),
+    (1, "UPDATE products SET embedding = (SELECT embedding FROM products WHERE id = $row_products) WHERE id = $row_products"),
+    (
+        4,
+        "INSERT INTO orders (user_id, status, delivery, comment)
+         VALUES ($row_users, 'placed', jsonb_build_object('t', $text::text), $text)",
+    ),
+    (4, "UPDATE orders SET status = 'paid', placed_at = 'infinity', total = total + 0.10 WHERE id = $row_orders"),
+    (1, "UPDATE orders SET id = nextval(pg_get_serial_sequence('orders', 'id')) WHERE id = $row_orders"),
+    (1, "DELETE FROM orders WHERE id = $row_orders"),
+    (
+        5,
+        "INSERT INTO order_items (order_id, line, product_id, size, quantity, unit_price)
+         SELECT id, 100 + i, $row_products, $text, i, $number / 100.0 FROM orders, generate_series(1, 3) i
+          WHERE id = $row_orders
+         ON CONFLICT (order_id, line) DO UPDATE SET quantity = order_items.quantity + 1",
+    ),
+    (1, "DELETE FROM order_items WHERE order_id = $row_orders AND line > 100"),
+    (
+        2,
+        "INSERT INTO crm_orders (order_id, payload, response) VALUES ($row_orders, '{\"n\": 1.00}', '{ \"b\":1, \"b\":2}')
+         ON CONFLICT (order_id) DO UPDATE SET attempts = (crm_orders.attempts + 1) % 1000, pushed_at = now()",
+    ),
+    (1, "UPDATE sitniks_chat_mappings SET status = coalesce($text, ''), touched_at = '-infinity' WHERE user_id = $row_users"),
+    (
+        2,
+        "INSERT INTO mirt_profiles (user_id, style, sizes, confidence) VALUES ($row_users, '{}', '[1,5)', 'NaN')
+         ON CONFLICT (user_id) DO UPDATE SET confidence = '-0', style = jsonb_build_object('t', $text::text)",
+    ),
+    (
+        3,
+        "INSERT INTO mirt_memories (user_id, content, embedding)
+         SELECT $row_users, coalesce($text, ''), embedding FROM mirt_memories WHERE id = $uuid_mirt_memories",
+    ),
+    (2, "UPDATE mirt_memories SET importance = $fraction, id = gen_random_uuid() WHERE id = $uuid_mirt_memories"),
+    (2, "DELETE FROM mirt_memories WHERE id = $uuid_mirt_memories"),
+    (
+        2,
+        "INSERT INTO mirt_memory_summaries VALUES ($row_users, 'daily', $wide, $small)
+         ON CONFLICT (user_id, summary_type) DO UPDATE SET facts = excluded.facts",
+    ),
+    (
+        6,
+        "INSERT INTO llm_usage (user_id, provider, model, tokens_input, tokens_output, cost_usd)
+         VALUES ($row_users, 'anthropic', 'model', $number, $small, $fraction)",
+    ),
+    (
+        4,
+        "INSERT INTO llm_traces (trace_id, step, prompt, history)
+         SELECT $uuid, i, $text, '{running,\"timed out\",NULL}' FROM generate_series(1, 4) i",
+    ),
+    (
+        2,
+        "UPDATE llm_traces SET status = 'ok', latency = '1.234567 s', completion = $text
+          WHERE trace_id = (SELECT trace_id FROM llm_traces WHERE trace_id >= $uuid ORDER BY trace_id LIMIT 1)",
+    ),
+    (
+        2,
+        "DELETE FROM llm_traces
+          WHERE trace_id = (SELECT trace_id FROM llm_traces WHERE trace_id >= $uuid ORDER BY trace_id LIMIT 1)",
+    ),
+    (
+        8,
+        "INSERT INTO agent_sessions (session_id, state) VALUES ('session:$small', jsonb_build_object('t', $text::text))
+         ON CONFLICT (session_id) DO UPDATE SET state = excluded.state, version = agent_sessions.version + 1",
+    ),
+    (
+        5,
+        "INSERT INTO webhook_dedupe (source, event_id, payload) VALUES ('mono', '$number', decode(md5('$number'), 'hex'))
+         ON CONFLICT (source, event_id) DO UPDATE SET expires_at = now() - interval '1 second'",
+    ),
+    (1, "UPDATE webhook_dedupe SET event_id = event_id || '!' WHERE event_id = (SELECT min(event_id) FROM webhook_dedupe WHERE event_id >= '$number' AND length(event_id) < 40)"),
+    (1, "DELETE FROM webhook_dedupe WHERE event_id = (SELECT min(event_id) FROM webhook_dedupe WHERE event_id >= '$number')"),
+    (
+        4,
+        "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('live-$small', $uuid, '{\"v\": 4}')",
+    ),
+    (
+        4,
+        "INSERT INTO checkpoint_blobs (thread_id, channel, version, type, blob)
+         VALUES ('live-$small', 'messages', '1', 'msgpack', convert_to($wide, 'UTF8'))
+         ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO UPDATE SET type = 'empty'",
+    ),
+    (
+        4,
+        "INSERT INTO checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, blob)
+         SELECT 'live-$small', $uuid, 'task', i, 'messages', '\\x00' FROM generate_series(-1, 3) i",
+    ),
+    (1, "DELETE FROM checkpoint_writes WHERE thread_id = 'live-$small'"),
+    (1, "DELETE FROM checkpoint_blobs WHERE thread_id = 'live-$small'"),
+];
+
+const AGENT: &[Deed] = &[
+    (
+        10,
+        "INSERT INTO messages (conversation_id, parent_message_id, role, content, metadata)
+         SELECT conversation_id, id, 'assistant', coalesce($text, ''), jsonb_build_object('t', $text::text)
+           FROM messages WHERE id = $uuid_messages",
+    ),
+    (5, "UPDATE messages SET metadata = '{\"n\": 1.00}' WHERE id = $uuid_messages"),
+    (2, "UPDATE messages SET id = gen_random_uuid() WHERE id = $uuid_messages"),
+    (3, "DELETE FROM messages WHERE id = $uuid_messages"),
+    (
+        2,
+        "INSERT INTO conversations (profile_id, title, metadata)
+         VALUES (coalesce($uuid_profiles, (SELECT max(id::text)::uuid FROM profiles)), $text, '{\"deep\": [[[]]]}')",
+    ),
+    (3, "UPDATE conversations SET title = $text, archived_at = 'infinity' WHERE id = $uuid_conversations"),
+    (1, "UPDATE conversations SET id = gen_random_uuid() WHERE id = $uuid_conversations"),
+    (
+        4,
+        "INSERT INTO messages (conversation_id, role, content)
+         SELECT id, 'user', $wide FROM conversations, generate_series(1, 3) i WHERE id = $uuid_conversations",
+    ),
+    (
+        4,
+        "INSERT INTO leads (conversation_id, name, services_interested, score, budget)
+         VALUES ($uuid_conversations, $text, ARRAY[$text, 'SEO', NULL], '-0', '[1,)')",
+    ),
+    (
+        4,
+        "UPDATE leads SET previous_statuses = ARRAY[status], status = 'qualified', score = $fraction, contacted_at = now()
+          WHERE id = $uuid_leads",
+    ),
+    (2, "DELETE FROM leads WHERE id = $uuid_leads"),
+    (
+        3,
+        "INSERT INTO workflow_executions (conversation_id, name, participating_agents, plan, results)
+         VALUES ($uuid_conversations, 'live', ARRAY['planner', $text], '{\"steps\": []}', to_jsonb($wide))",
+    ),
+    (
+        5,
+        "UPDATE workflow_executions SET status = 'completed', started_at = now() - interval '1.5 s', finished_at = now()
+          WHERE id = $uuid_workflow_executions",
+    ),
+    (1, "DELETE FROM workflow_executions WHERE id = $uuid_workflow_executions"),
+    (
+        8,
+        "INSERT INTO agent_messages (workflow_id, sender, receiver, payload)
+         SELECT id, 'planner', $text, jsonb_build_object('i', i, 't', $text::text)
+           FROM workflow_executions, generate_series(1, 4) i WHERE id = $uuid_workflow_executions",
+    ),
+    (2, "UPDATE agent_messages SET payload = '{}' WHERE id = $uuid_agent_messages"),
+    (3, "DELETE FROM agent_messages WHERE id = $uuid_agent_messages"),
+    (
+        10,
+        "INSERT INTO shared_memory (conversation_id, memory_key, value)
+         SELECT id, 'live', jsonb_build_object('t', $text::text) FROM conversations WHERE id = $uuid_conversations
+         ON CONFLICT (conversation_id, memory_key, scope) DO UPDATE SET value = excluded.value, written_by = 'critic'",
+    ),
+    (2, "DELETE FROM shared_memory WHERE id = $uuid_shared_memory"),
+    (2, "UPDATE profiles SET settings = jsonb_build_object('n', $number), display_name = $text WHERE id = $uuid_profiles"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_blank_is_known() {
+        let mut rng = Rng::with_seed(1);
+        for (_, template) in [SALON, SHOP, AGENT].concat() {
+            assert!(!fill(template, &mut rng).contains('$'), "{template}");
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_statements() {
+        let statements = |seed| {
+            let mut rng = Rng::with_seed(seed);
+            (0..50).map(|_| any(Example::Salon, &mut rng)).collect::<Vec<_>>()
+        };
+        assert_eq!(statements(7), statements(7));
+        assert_ne!(statements(7), statements(8));
+    }
+}
