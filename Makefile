@@ -13,7 +13,8 @@ help: ## list the targets
 test: servers ## install what the tests need, then format, lints, docs, tests, dependencies
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
+	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" \
+	  cargo doc --no-deps --locked --document-private-items
 	cargo test --locked
 	@if cargo deny --version >/dev/null 2>&1; then \
 	  echo "cargo deny check bans licenses sources"; \

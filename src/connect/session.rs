@@ -1,6 +1,6 @@
 //! SQL sessions: tokio-postgres on a connection that is ours.
 //!
-//! The connection is opened and logged in by [`super::open`], as for the walsender. tokio-postgres
+//! The connection is opened and logged in by [`super::open()`], as for the walsender. tokio-postgres
 //! then gets it through [`LoggedIn`], which keeps tokio-postgres' own startup message to itself and
 //! plays back what the server said to ours.
 

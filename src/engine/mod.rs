@@ -6,7 +6,7 @@
 //!                              └──── feedback ◄── durable LSN ────┘
 //! ```
 //!
-//! [`prepare`] compares both ends with the ledger and makes what is missing; a refusal there touches
+//! [`prepare()`] compares both ends with the ledger and makes what is missing; a refusal there touches
 //! nothing. [`Engine::run`] then owns the stream until it is asked to stop or something fails. There
 //! is one way to recover: the engine is dropped, and a new one is prepared from the checkpoint.
 
