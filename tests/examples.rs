@@ -112,7 +112,8 @@ async fn equal_databases_are_equal_whatever_the_order_of_their_rows_and_columns(
     let cluster = Cluster::start("equal").await.unwrap();
     let comparison = compare_made(
         &cluster,
-        "CREATE TABLE t (id int PRIMARY KEY, a text, b text); INSERT INTO t VALUES (1, 'x', NULL), (2, '', 'ü');
+        "CREATE TABLE t (id int PRIMARY KEY, a text, b text, d date, f float8);
+         INSERT INTO t VALUES (1, 'x', NULL, '2026-01-31', 0.1::float8 + 0.2), (2, '', 'ü');
          CREATE TABLE p (id int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
          CREATE TABLE p1 PARTITION OF p DEFAULT; INSERT INTO p VALUES (1);
          CREATE TABLE parent (id int); CREATE TABLE child () INHERITS (parent);
@@ -121,8 +122,8 @@ async fn equal_databases_are_equal_whatever_the_order_of_their_rows_and_columns(
          CREATE SCHEMA \"Odd \"\"one\"; CREATE TABLE \"Odd \"\"one\".\"T\" (\"a b\" float8[]);
          INSERT INTO \"Odd \"\"one\".\"T\" VALUES ('{NaN,-0,NULL}')",
         "ALTER DATABASE b SET datestyle = 'German'; ALTER DATABASE b SET extra_float_digits = 0;
-         CREATE TABLE t (b text, only_here int DEFAULT 7, id int PRIMARY KEY, a text);
-         INSERT INTO t (id, a, b) VALUES (2, '', 'ü'), (1, 'x', NULL);
+         CREATE TABLE t (b text, f float8, only_here int DEFAULT 7, d date, id int PRIMARY KEY, a text);
+         INSERT INTO t (id, a, b, d, f) VALUES (2, '', 'ü', NULL, NULL), (1, 'x', NULL, '2026-01-31', 0.1::float8 + 0.2);
          CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1);
          CREATE TABLE parent (id int); CREATE TABLE child () INHERITS (parent);
          INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1);

@@ -6,7 +6,7 @@
 
 use fastrand::Rng;
 
-use super::deeds::fill;
+use super::deeds::text;
 use super::writer::Session;
 
 type Outcome = Result<(), tokio_postgres::Error>;
@@ -19,7 +19,7 @@ const ACCOUNT_NUMBERS: i64 = 1 << 40;
 pub(super) async fn transaction(session: &mut Session, rng: &mut Rng) -> Outcome {
     let kind = rng.u32(0..100);
     session.begin().await?;
-    let wanted = if kind < 80 { 2 } else { rng.u32(2..=12) };
+    let wanted = if kind < 80 { 2 } else { rng.usize(2..=12) };
     let accounts = lock(session, rng, wanted).await?;
     if let [first, others @ ..] = accounts.as_slice()
         && let [second, ..] = others
@@ -41,79 +41,73 @@ pub(super) async fn transaction(session: &mut Session, rng: &mut Rng) -> Outcome
 }
 
 /// Locks up to so many accounts and gives them in an order of its own.
-async fn lock(session: &Session, rng: &mut Rng, wanted: u32) -> Result<Vec<i64>, tokio_postgres::Error> {
-    let picks: Vec<String> = (0..wanted).map(|_| pick(rng)).collect();
-    let query = format!("SELECT id FROM accounts WHERE id IN ({}) ORDER BY id FOR UPDATE", picks.join(", "));
-    let mut accounts = session.numbers(&query).await?;
+async fn lock(
+    session: &mut Session,
+    rng: &mut Rng,
+    wanted: usize,
+) -> Result<Vec<i64>, tokio_postgres::Error> {
+    let near: Vec<i64> = (0..wanted).map(|_| near(rng)).collect();
+    let query = "SELECT id FROM accounts WHERE id = ANY (ARRAY(
+                     SELECT (SELECT id FROM accounts WHERE id >= near ORDER BY id LIMIT 1)
+                       FROM unnest($1::bigint[]) near))
+                  ORDER BY id FOR UPDATE";
+    let mut accounts = session.numbers(query, &[&near]).await?;
     rng.shuffle(&mut accounts);
     Ok(accounts)
 }
 
-/// Some account: one of the first thousand, or of those with a made-up number.
-fn pick(rng: &mut Rng) -> String {
-    let from = if rng.bool() { rng.i64(1..=1_000) } else { rng.i64(1..ACCOUNT_NUMBERS) };
-    format!("(SELECT id FROM accounts WHERE id >= {from} ORDER BY id LIMIT 1)")
+/// A number at or before some account: one of the first thousand, or of those with a made-up number.
+fn near(rng: &mut Rng) -> i64 {
+    if rng.bool() { rng.i64(1..=1_000) } else { made_up(rng) }
+}
+
+fn made_up(rng: &mut Rng) -> i64 {
+    rng.i64(1_001..ACCOUNT_NUMBERS)
 }
 
 async fn transfer(session: &mut Session, rng: &mut Rng, source: i64, target: i64) -> Outcome {
     let amount = rng.i64(1..=100);
-    session.run(&format!("UPDATE accounts SET balance = balance - {amount} WHERE id = {source}")).await?;
-    session.run(&format!("UPDATE accounts SET balance = balance + {amount} WHERE id = {target}")).await?;
-    record(session, source, target, amount).await
+    session.run("UPDATE accounts SET balance = balance - $1 WHERE id = $2", &[&amount, &source]).await?;
+    session.run("UPDATE accounts SET balance = balance + $1 WHERE id = $2", &[&amount, &target]).await?;
+    record(session, source, &[target], amount).await
 }
 
-async fn record(session: &mut Session, source: i64, target: i64, amount: i64) -> Outcome {
-    session
-        .run(&format!(
-            "INSERT INTO transfers (source_account, target_account, amount) VALUES ({source}, {target}, {amount})"
-        ))
-        .await?;
+async fn record(session: &mut Session, source: i64, targets: &[i64], amount: i64) -> Outcome {
+    let insert = "INSERT INTO transfers (source_account, target_account, amount)
+                  SELECT $1, target, $3 FROM unnest($2::bigint[]) target";
+    session.run(insert, &[&source, &targets, &amount]).await?;
     Ok(())
 }
 
 async fn open(session: &mut Session, rng: &mut Rng, source: i64) -> Outcome {
-    let number = rng.i64(1_001..ACCOUNT_NUMBERS);
-    let sql = format!("INSERT INTO accounts (id, balance, note) VALUES ({number}, 0, $text)");
-    session.run(&fill(&sql, rng)).await?;
+    let number = made_up(rng);
+    let insert = "INSERT INTO accounts (id, balance, note) VALUES ($1, 0, $2)";
+    session.run(insert, &[&number, &text(rng)]).await?;
     transfer(session, rng, source, number).await
 }
 
 async fn close(session: &mut Session, account: i64, heir: i64) -> Outcome {
-    session
-        .run(&format!(
-            "UPDATE accounts SET balance = balance + (SELECT balance FROM accounts WHERE id = {account})
-              WHERE id = {heir}"
-        ))
-        .await?;
-    session.run(&format!("DELETE FROM accounts WHERE id = {account}")).await?;
-    record(session, account, heir, 0).await
+    let inherit = "UPDATE accounts SET balance = balance + (SELECT balance FROM accounts WHERE id = $1)
+                    WHERE id = $2";
+    session.run(inherit, &[&account, &heir]).await?;
+    session.run("DELETE FROM accounts WHERE id = $1", &[&account]).await?;
+    record(session, account, &[heir], 0).await
 }
 
 /// One account pays all the others, in one statement.
 async fn share_out(session: &mut Session, rng: &mut Rng, source: i64, targets: &[i64]) -> Outcome {
     let amount = rng.i64(1..=10);
-    let list: Vec<String> = targets.iter().map(i64::to_string).collect();
-    let list = list.join(", ");
-    let paid = session
-        .run(&format!("UPDATE accounts SET balance = balance + {amount} WHERE id IN ({list})"))
-        .await?;
-    session
-        .run(&format!("UPDATE accounts SET balance = balance - {amount} * {paid} WHERE id = {source}"))
-        .await?;
-    session
-        .run(&format!(
-            "INSERT INTO transfers (source_account, target_account, amount)
-             SELECT {source}, t, {amount} FROM unnest(ARRAY[{list}]::bigint[]) t"
-        ))
-        .await?;
-    Ok(())
+    let pay = "UPDATE accounts SET balance = balance + $1 WHERE id = ANY ($2)";
+    session.run(pay, &[&amount, &targets]).await?;
+    let paid = "UPDATE accounts SET balance = balance - $1::bigint * cardinality($2::bigint[]) WHERE id = $3";
+    session.run(paid, &[&amount, &targets, &source]).await?;
+    record(session, source, targets, amount).await
 }
 
 async fn change_number(session: &mut Session, rng: &mut Rng, account: i64) -> Outcome {
-    let number = rng.i64(1_001..ACCOUNT_NUMBERS);
-    session.run(&format!("UPDATE accounts SET id = {number} WHERE id = {account}")).await?;
-    let note = fill(&format!("UPDATE accounts SET note = $text WHERE id = {number}"), rng);
-    session.run(&note).await?;
+    let number = made_up(rng);
+    session.run("UPDATE accounts SET id = $1 WHERE id = $2", &[&number, &account]).await?;
+    session.run("UPDATE accounts SET note = $1 WHERE id = $2", &[&text(rng), &number]).await?;
     Ok(())
 }
 

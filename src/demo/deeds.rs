@@ -1,17 +1,18 @@
 //! What the applications of the examples do all day, as SQL with blanks.
 //!
-//! A blank is a `$word` and is filled in anew each time: see [`fill`]. Keys are picked from the rows
+//! A blank is a `$word` and is filled in anew each time: see [`Form`]. Keys are picked from the rows
 //! that are there at the moment, so that the writer has nothing to remember and outlives restarts.
 
 use fastrand::Rng;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::data::Example;
 
 /// A statement, and how often it is done in comparison with the others.
 pub(super) type Deed = (u32, &'static str);
 
-/// One statement of the example, with its blanks filled in.
-pub(super) fn any(example: Example, rng: &mut Rng) -> String {
+/// A statement of the example.
+pub(super) fn any(example: Example, rng: &mut Rng) -> &'static str {
     let deeds = all(example);
     let mut left = rng.u32(0..deeds.iter().map(|(weight, _)| weight).sum());
     let mut chosen = "";
@@ -22,7 +23,7 @@ pub(super) fn any(example: Example, rng: &mut Rng) -> String {
         }
         left -= weight;
     }
-    fill(chosen, rng)
+    chosen
 }
 
 /// The statements of an example; the bank has its own ways.
@@ -45,83 +46,143 @@ pub(super) fn truncate(example: Example) -> &'static str {
     }
 }
 
-/// How many of them are short enough for an index.
-const SHORT_TEXTS: usize = 12;
-
-/// Texts with everything in them that scripts have broken on, as SQL literals.
-const TEXTS: [&str; SHORT_TEXTS + 2] = [
-    "''",
+/// Texts with everything in them that scripts have broken on.
+const TEXTS: [&str; 11] = [
+    "",
+    "Запишите меня на завтра",
+    r#"O'Brien said "hello""#,
+    r"C:\new\table",
+    "two\nlines\tand a tab",
     "NULL",
-    "'Запишите меня на завтра'",
-    r#"'O''Brien said "hello"'"#,
-    r"'C:\new\table'",
-    "E'two\\nlines\\tand a tab'",
-    "'NULL'",
-    r"'\N'",
-    r"'\.'",
-    r#"'{a,"b",NULL}'"#,
-    "'日本語 💇‍♀️ 👍🏽'",
-    "' trailing space '",
-    "repeat('compressible ', 500)",
-    "$wide",
+    r"\N",
+    r"\.",
+    r#"{a,"b",NULL}"#,
+    "日本語 💇‍♀️ 👍🏽",
+    " trailing space ",
 ];
 
-/// Fills in the blanks of a statement.
-///
-/// | blank | becomes |
-/// | --- | --- |
-/// | `$fraction`, `$small`, `$number` | a number below 1, 2,000, a million |
-/// | `$uuid` | a quoted uuid |
-/// | `$text`, `$short` | any text or NULL; one that fits into an index |
-/// | `$wide` | 9 kB of text that don't compress |
-/// | `$row_TABLE`, `$uuid_TABLE` | the `id` of some row: a number, a uuid |
-/// | `$company` | the `id` of some salon |
-pub(super) fn fill(template: &str, rng: &mut Rng) -> String {
-    let mut sql = String::with_capacity(2 * template.len());
-    let mut rest = template;
-    while let Some(at) = rest.find('$') {
-        let word = &rest[at + 1..];
-        let word = &word[..word.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(word.len())];
-        sql.push_str(&rest[..at]);
-        sql.push_str(&blank(word, rng));
-        rest = &rest[at + 1 + word.len()..];
+/// Any of the texts, or NULL; now and then one that is compressed, or stored out of line.
+pub(super) fn text(rng: &mut Rng) -> Option<String> {
+    match rng.u32(0..200) {
+        0 => Some(wide(rng)),
+        1..10 => Some("compressible ".repeat(500)),
+        10..25 => None,
+        _ => short(rng),
     }
-    sql.push_str(rest);
-    sql
 }
 
-fn blank(word: &str, rng: &mut Rng) -> String {
-    match word {
-        "fraction" => format!("{:.6}", rng.f64()),
-        "small" => rng.u32(0..2_000).to_string(),
-        "number" => rng.u32(0..1_000_000).to_string(),
-        "uuid" => format!("'{:032x}'", rng.u128(..)),
-        // Wide texts are for one in fourteen times fourteen.
-        "text" => match TEXTS[rng.usize(0..TEXTS.len())] {
-            "$wide" if rng.u32(0..14) > 0 => "'narrow'".to_owned(),
-            text => fill(text, rng),
-        },
-        "short" => TEXTS[rng.usize(0..SHORT_TEXTS)].to_owned(),
-        "wide" => fill(
-            "(SELECT string_agg(encode(sha256(convert_to('$number/' || k, 'UTF8')), 'base64'), '')
-                FROM generate_series(1, 200) k)",
-            rng,
-        ),
-        "company" => fill("(SELECT min(id) + floor($fraction * count(*))::integer FROM companies)", rng),
-        word => match word.split_once('_') {
-            Some(("row", table)) => fill(
-                &format!(
-                    "(SELECT id FROM {table} WHERE id >= (SELECT (max(id) * $fraction)::bigint FROM {table})
-                       ORDER BY id LIMIT 1)"
-                ),
-                rng,
-            ),
+fn short(rng: &mut Rng) -> Option<String> {
+    Some(TEXTS[rng.usize(0..TEXTS.len())].to_owned())
+}
+
+/// 9 kB of text that don't compress.
+fn wide(rng: &mut Rng) -> String {
+    std::iter::repeat_with(|| rng.alphanumeric()).take(9_000).collect()
+}
+
+/// A value that is made up each time a statement is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blank {
+    Fraction,
+    Small,
+    Number,
+    Uuid,
+    Text,
+    Short,
+    Wide,
+}
+
+/// A value for a blank.
+pub(super) type Value = Box<dyn ToSql + Send + Sync>;
+
+impl Blank {
+    const ALL: [(&'static str, Self); 7] = [
+        ("fraction", Self::Fraction),
+        ("small", Self::Small),
+        ("number", Self::Number),
+        ("uuid", Self::Uuid),
+        ("text", Self::Text),
+        ("short", Self::Short),
+        ("wide", Self::Wide),
+    ];
+
+    pub(super) fn kind(self) -> Type {
+        match self {
+            Self::Fraction => Type::FLOAT8,
+            Self::Small | Self::Number => Type::INT4,
+            Self::Uuid | Self::Text | Self::Short | Self::Wide => Type::TEXT,
+        }
+    }
+
+    pub(super) fn value(self, rng: &mut Rng) -> Value {
+        match self {
+            Self::Fraction => Box::new(rng.f64()),
+            Self::Small => Box::new(rng.i32(0..2_000)),
+            Self::Number => Box::new(rng.i32(0..1_000_000)),
+            Self::Uuid => Box::new(format!("{:032x}", rng.u128(..))),
+            Self::Text => Box::new(text(rng)),
+            Self::Short => Box::new(short(rng)),
+            Self::Wide => Box::new(wide(rng)),
+        }
+    }
+}
+
+/// A statement that can be prepared, and what its parameters are.
+pub(super) struct Form {
+    pub(super) sql: String,
+    pub(super) blanks: Vec<Blank>,
+}
+
+impl Form {
+    /// Turns the blanks of a template into parameters.
+    ///
+    /// | blank | becomes |
+    /// | --- | --- |
+    /// | `$fraction`, `$small`, `$number` | a number below 1, 2,000, a million |
+    /// | `$uuid` | a uuid |
+    /// | `$text`, `$short` | any text or NULL; one that fits into an index |
+    /// | `$wide` | 9 kB of text that don't compress |
+    /// | `$row_TABLE`, `$uuid_TABLE` | the `id` of some row: a number, a uuid |
+    /// | `$company` | the `id` of some salon |
+    pub(super) fn new(template: &str) -> Self {
+        let mut form = Self { sql: String::with_capacity(2 * template.len()), blanks: Vec::new() };
+        form.append(template);
+        form
+    }
+
+    fn append(&mut self, template: &str) {
+        let mut rest = template;
+        while let Some(at) = rest.find('$') {
+            let word = &rest[at + 1..];
+            let end = word.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(word.len());
+            self.sql.push_str(&rest[..at]);
+            self.append_blank(&word[..end]);
+            rest = &word[end..];
+        }
+        self.sql.push_str(rest);
+    }
+
+    fn append_blank(&mut self, word: &str) {
+        if let Some((_, blank)) = Blank::ALL.into_iter().find(|(name, _)| *name == word) {
+            self.blanks.push(blank);
+            let cast = if blank == Blank::Uuid { "::uuid" } else { "" };
+            self.sql.push_str(&format!("${}{cast}", self.blanks.len()));
+            return;
+        }
+        match word.split_once('_') {
+            Some(("row", table)) => self.append(&format!(
+                "(SELECT id FROM {table} WHERE id >= (SELECT (max(id) * $fraction)::bigint FROM {table})
+                   ORDER BY id LIMIT 1)"
+            )),
             Some(("uuid", table)) => {
-                fill(&format!("(SELECT id FROM {table} WHERE id >= $uuid ORDER BY id LIMIT 1)"), rng)
+                self.append(&format!("(SELECT id FROM {table} WHERE id >= $uuid ORDER BY id LIMIT 1)"));
             }
-            // Not a blank: the server will complain, and a test sees it.
-            _ => format!("${word}"),
-        },
+            _ if word == "company" => {
+                self.append("(SELECT min(id) + floor($fraction * count(*))::integer FROM companies)");
+            }
+            // Not a blank: the server will refuse it, and a test sees that.
+            _ => self.sql.push_str(&format!("${word}")),
+        }
     }
 }
 
@@ -130,7 +191,7 @@ const SALON: &[Deed] = &[
     (
         40,
         "INSERT INTO whatsapp_keys (company_id, key_type, key_id, value, expires_at)
-         VALUES ($company, 'session', '$small', jsonb_build_object('n', $number, 't', $text::text), now() + interval '1 day')
+         VALUES ($company, 'session', $small::text, jsonb_build_object('n', $number, 't', $text::text), now() + interval '1 day')
          ON CONFLICT (company_id, key_type, key_id) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
     ),
     (
@@ -142,17 +203,17 @@ const SALON: &[Deed] = &[
     ),
     (
         4,
-        "UPDATE whatsapp_keys SET key_id = '$number'
+        "UPDATE whatsapp_keys SET key_id = $number::text
           WHERE (company_id, key_type, key_id) = (
                 SELECT company_id, key_type, key_id FROM whatsapp_keys
-                 WHERE company_id = $company AND key_type = 'session' AND key_id >= '$small' ORDER BY key_id LIMIT 1)",
+                 WHERE company_id = $company AND key_type = 'session' AND key_id >= $small::text ORDER BY key_id LIMIT 1)",
     ),
     (
         4,
         "DELETE FROM whatsapp_keys
           WHERE (company_id, key_type, key_id) = (
                 SELECT company_id, key_type, key_id FROM whatsapp_keys
-                 WHERE company_id = $company AND key_type = 'session' AND key_id >= '$small' ORDER BY key_id LIMIT 1)",
+                 WHERE company_id = $company AND key_type = 'session' AND key_id >= $small::text ORDER BY key_id LIMIT 1)",
     ),
     // Clients; a few have notes that are stored out of line and stay as they are.
     (
@@ -171,7 +232,7 @@ const SALON: &[Deed] = &[
     (
         2,
         "INSERT INTO clients (company_id, name, phone, tags, last_visit_at)
-         VALUES ($company, $short, '+78' || lpad('$number', 10, '0'), ARRAY[$short], '-infinity') ON CONFLICT DO NOTHING",
+         VALUES ($company, $short, '+78' || lpad($number::text, 10, '0'), ARRAY[$short], '-infinity') ON CONFLICT DO NOTHING",
     ),
     (1, "DELETE FROM clients WHERE id = $row_clients"),
     (
@@ -182,13 +243,13 @@ const SALON: &[Deed] = &[
     (
         8,
         "INSERT INTO messages (company_id, phone, direction, body, metadata, created_at)
-         VALUES ($company, '+79' || lpad('$number', 9, '0'), 'incoming', $text,
+         VALUES ($company, '+79' || lpad($number::text, 9, '0'), 'incoming', $text,
                  jsonb_build_object('n', $number), clock_timestamp() - $small * interval '3 hours')",
     ),
     (
         2,
         "INSERT INTO messages (company_id, phone, direction, body, media)
-         SELECT $company, '+79' || lpad('$number', 9, '0'), 'outgoing', $text, decode(md5(i::text), 'hex')
+         SELECT $company, '+79' || lpad($number::text, 9, '0'), 'outgoing', $text, decode(md5(i::text), 'hex')
            FROM generate_series(1, 10) i",
     ),
     (2, "UPDATE messages SET metadata = '{\"read\": true}' WHERE id = $row_messages"),
@@ -224,7 +285,7 @@ const SALON: &[Deed] = &[
     (
         3,
         "INSERT INTO dialog_contexts (company_id, phone, data, transcript)
-         VALUES ($company, '+7500' || lpad('$small', 7, '0'), '{\"step\": 1}', $wide)
+         VALUES ($company, '+7500' || lpad($small::text, 7, '0'), '{\"step\": 1}', $wide)
          ON CONFLICT (company_id, phone) DO UPDATE SET state = coalesce($text, ''), data = jsonb_build_object('n', $number)",
     ),
     (1, "UPDATE dialog_contexts SET id = gen_random_uuid() WHERE id = $uuid_dialog_contexts"),
@@ -241,7 +302,7 @@ const SALON: &[Deed] = &[
     (1, "UPDATE staff SET rating = $fraction WHERE id = $row_staff"),
     (1, "UPDATE services SET price_max = price_max + 0.10, duration = duration + '1 second' WHERE id = $row_services"),
     (1, "UPDATE whatsapp_auth SET creds = creds || jsonb_build_object('n', $number) WHERE company_id = $company"),
-    (1, "UPDATE companies SET settings = jsonb_build_object('t', $text::text), rent = '$small.5' WHERE id = $company"),
+    (1, "UPDATE companies SET settings = jsonb_build_object('t', $text::text), rent = $small::text::money WHERE id = $company"),
 ];
 
 const SHOP: &[Deed] = &[
@@ -325,33 +386,33 @@ const SHOP: &[Deed] = &[
     ),
     (
         8,
-        "INSERT INTO agent_sessions (session_id, state) VALUES ('session:$small', jsonb_build_object('t', $text::text))
+        "INSERT INTO agent_sessions (session_id, state) VALUES ('session:' || $small, jsonb_build_object('t', $text::text))
          ON CONFLICT (session_id) DO UPDATE SET state = excluded.state, version = agent_sessions.version + 1",
     ),
     (
         5,
-        "INSERT INTO webhook_dedupe (source, event_id, payload) VALUES ('mono', '$number', decode(md5('$number'), 'hex'))
+        "INSERT INTO webhook_dedupe (source, event_id, payload) VALUES ('mono', $number::text, decode(md5($number::text), 'hex'))
          ON CONFLICT (source, event_id) DO UPDATE SET expires_at = now() - interval '1 second'",
     ),
-    (1, "UPDATE webhook_dedupe SET event_id = event_id || '!' WHERE event_id = (SELECT min(event_id) FROM webhook_dedupe WHERE event_id >= '$number' AND length(event_id) < 40)"),
-    (1, "DELETE FROM webhook_dedupe WHERE event_id = (SELECT min(event_id) FROM webhook_dedupe WHERE event_id >= '$number')"),
+    (1, "UPDATE webhook_dedupe SET event_id = event_id || '!' WHERE event_id = (SELECT min(event_id) FROM webhook_dedupe WHERE event_id >= $number::text AND length(event_id) < 40)"),
+    (1, "DELETE FROM webhook_dedupe WHERE event_id = (SELECT min(event_id) FROM webhook_dedupe WHERE event_id >= $number::text)"),
     (
         4,
-        "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('live-$small', $uuid, '{\"v\": 4}')",
+        "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('live-' || $small, $uuid, '{\"v\": 4}')",
     ),
     (
         4,
         "INSERT INTO checkpoint_blobs (thread_id, channel, version, type, blob)
-         VALUES ('live-$small', 'messages', '1', 'msgpack', convert_to($wide, 'UTF8'))
+         VALUES ('live-' || $small, 'messages', '1', 'msgpack', convert_to($wide, 'UTF8'))
          ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO UPDATE SET type = 'empty'",
     ),
     (
         4,
         "INSERT INTO checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, blob)
-         SELECT 'live-$small', $uuid, 'task', i, 'messages', '\\x00' FROM generate_series(-1, 3) i",
+         SELECT 'live-' || $small, $uuid, 'task', i, 'messages', '\\x00' FROM generate_series(-1, 3) i",
     ),
-    (1, "DELETE FROM checkpoint_writes WHERE thread_id = 'live-$small'"),
-    (1, "DELETE FROM checkpoint_blobs WHERE thread_id = 'live-$small'"),
+    (1, "DELETE FROM checkpoint_writes WHERE thread_id = 'live-' || $small"),
+    (1, "DELETE FROM checkpoint_blobs WHERE thread_id = 'live-' || $small"),
 ];
 
 const AGENT: &[Deed] = &[
@@ -423,20 +484,23 @@ mod tests {
 
     use super::*;
     use crate::demo::Cluster;
+    use crate::demo::writer::Session;
 
     #[test]
-    fn every_blank_is_known() {
-        let mut rng = Rng::with_seed(1);
-        for (_, template) in [SALON, SHOP, AGENT].concat() {
-            assert!(!fill(template, &mut rng).contains('$'), "{template}");
-        }
+    fn a_blank_becomes_a_parameter() {
+        let form = Form::new("SELECT $small, $text::text, '$', $uuid_t");
+        assert_eq!(
+            form.sql,
+            "SELECT $1, $2::text, '$', (SELECT id FROM t WHERE id >= $3::uuid ORDER BY id LIMIT 1)"
+        );
+        assert_eq!(form.blanks, [Blank::Small, Blank::Text, Blank::Uuid]);
     }
 
     #[test]
     fn the_same_seed_gives_the_same_statements() {
         let statements = |seed| {
             let mut rng = Rng::with_seed(seed);
-            (0..50).map(|_| any(Example::Salon, &mut rng)).collect::<Vec<_>>()
+            (0..50).map(|_| (any(Example::Salon, &mut rng), text(&mut rng))).collect::<Vec<_>>()
         };
         assert_eq!(statements(7), statements(7));
         assert_ne!(statements(7), statements(8));
@@ -457,15 +521,15 @@ mod tests {
             let client = connect(example.name()).await;
             client.batch_execute(example.schema()).await.unwrap();
             example.load(&client, 1).await.unwrap();
+            let mut session = Session::new(client);
             let mut rng = Rng::with_seed(3);
             for (_, deed) in all(example) {
                 let mut changed = 0;
                 for _ in 0..100 {
-                    let sql = fill(deed, &mut rng);
-                    changed += match client.execute(&sql, &[]).await {
+                    changed += match session.deed(deed, &mut rng).await {
                         Ok(rows) => rows,
                         Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => 0,
-                        Err(e) => panic!("{sql}\n{e:?}"),
+                        Err(e) => panic!("{deed}\n{e:?}"),
                     };
                 }
                 assert!(changed > 0, "{deed}");

@@ -10,7 +10,7 @@
 //! later: it keeps no state but its random numbers. A transaction whose COMMIT got no answer isn't
 //! counted, whether it happened or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -18,9 +18,11 @@ use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, NoTls, Statement};
 
 use super::data::Example;
+use super::deeds::{Blank, Form, Value};
 use super::{bank, deeds};
 
 /// How many connections write at the same time, if nothing else is said.
@@ -52,7 +54,8 @@ pub struct Written {
     pub truncates: u64,
     /// Transactions that were rolled back on purpose.
     pub rollbacks: u64,
-    /// Transactions that the server refused, by SQLSTATE: two of them met, or writing is forbidden.
+    /// Transactions that were refused, by SQLSTATE: two of them met, or writing is forbidden.
+    /// Under `none` are those that this client refused to send.
     pub refused: BTreeMap<String, u64>,
     /// Connections that were lost.
     pub lost_connections: u64,
@@ -189,7 +192,7 @@ impl Worker {
             if let Ok((client, connection)) = connected {
                 // What goes wrong with the connection also fails the statement in progress.
                 tokio::spawn(connection);
-                self.write(&mut Session { client, pending: Written::default() }).await;
+                self.write(&mut Session::new(client)).await;
             }
             sleep(RECONNECT).await;
         }
@@ -211,12 +214,12 @@ impl Worker {
             match outcome {
                 Ok(()) => self.written += done,
                 Err(error) => {
-                    let refused = error.code().filter(|_| !session.client.is_closed());
-                    let Some(code) = refused else {
+                    if error.is_closed() || session.client.is_closed() {
                         self.written.lost_connections += 1;
                         return;
-                    };
-                    *self.written.refused.entry(code.code().to_owned()).or_default() += 1;
+                    }
+                    let state = error.code().map_or("none", |state| state.code());
+                    *self.written.refused.entry(state.to_owned()).or_default() += 1;
                     if session.client.batch_execute("ROLLBACK").await.is_err() {
                         self.written.lost_connections += 1;
                         return;
@@ -228,7 +231,7 @@ impl Worker {
 
     async fn transaction(&mut self, session: &mut Session) -> Result<(), tokio_postgres::Error> {
         if self.rng.u32(0..TRUNCATE_ONE_IN) == 0 {
-            session.run(deeds::truncate(self.example)).await?;
+            session.run(deeds::truncate(self.example), &[]).await?;
             session.pending.transactions += 1;
             return Ok(());
         }
@@ -249,18 +252,17 @@ async fn ordinary_transaction(
 ) -> Result<(), tokio_postgres::Error> {
     let shape = rng.u32(0..100);
     if shape < 60 {
-        session.run(&deeds::any(example, rng)).await?;
+        session.deed(deeds::any(example, rng), rng).await?;
         session.pending.transactions += 1;
         return Ok(());
     }
     session.begin().await?;
     for _ in 0..rng.u32(2..=8) {
-        session.run(&deeds::any(example, rng)).await?;
+        session.deed(deeds::any(example, rng), rng).await?;
         if shape < 70 {
             let keep = rng.bool();
-            let deed = deeds::any(example, rng);
             let savepoint = session.savepoint().await?;
-            session.run(&deed).await?;
+            session.deed(deeds::any(example, rng), rng).await?;
             if keep {
                 session.release().await?;
             } else {
@@ -271,28 +273,67 @@ async fn ordinary_transaction(
     if shape < 95 { session.commit().await } else { session.rollback().await }
 }
 
-/// A connection with the account of the transaction in progress.
+/// A connection with its prepared statements and the account of the transaction in progress.
 pub(super) struct Session {
     client: Client,
+    prepared: HashMap<&'static str, (Statement, Vec<Blank>)>,
     pending: Written,
 }
 
 impl Session {
-    /// Runs a statement and counts the rows it changed.
-    pub(super) async fn run(&mut self, statement: &str) -> Result<u64, tokio_postgres::Error> {
-        let messages = self.client.simple_query(statement).await?;
-        let rows = messages.iter().fold(0, |rows, message| match message {
-            SimpleQueryMessage::CommandComplete(n) => rows + n,
-            _ => rows,
-        });
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, prepared: HashMap::new(), pending: Written::default() }
+    }
+
+    /// Does a deed: fills in the blanks of its statement, runs it and counts the rows it changed.
+    pub(super) async fn deed(
+        &mut self,
+        template: &'static str,
+        rng: &mut Rng,
+    ) -> Result<u64, tokio_postgres::Error> {
+        if !self.prepared.contains_key(template) {
+            let form = Form::new(template);
+            let types: Vec<Type> = form.blanks.iter().map(|blank| blank.kind()).collect();
+            let statement = self.client.prepare_typed(&form.sql, &types).await?;
+            self.prepared.insert(template, (statement, form.blanks));
+        }
+        let (statement, blanks) = &self.prepared[template];
+        let values: Vec<Value> = blanks.iter().map(|blank| blank.value(rng)).collect();
+        let rows = self.client.execute_raw(statement, values).await?;
+        self.pending.count(template, rows);
+        Ok(rows)
+    }
+
+    /// Runs a statement with these parameters and counts the rows it changed.
+    pub(super) async fn run(
+        &mut self,
+        statement: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        let prepared = self.prepare(statement).await?;
+        let rows = self.client.execute(&prepared, parameters).await?;
         self.pending.count(statement, rows);
         Ok(rows)
     }
 
     /// Runs a query for numbers.
-    pub(super) async fn numbers(&self, query: &str) -> Result<Vec<i64>, tokio_postgres::Error> {
-        let rows = self.client.query(query, &[]).await?;
+    pub(super) async fn numbers(
+        &mut self,
+        query: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<i64>, tokio_postgres::Error> {
+        let prepared = self.prepare(query).await?;
+        let rows = self.client.query(&prepared, parameters).await?;
         rows.iter().map(|row| row.try_get(0)).collect()
+    }
+
+    async fn prepare(&mut self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        if let Some((statement, _)) = self.prepared.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.prepared.insert(sql, (statement.clone(), Vec::new()));
+        Ok(statement)
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), tokio_postgres::Error> {
