@@ -1,5 +1,7 @@
 //! The daemon's memory doesn't grow with a transaction, a row or a backlog.
 
+#![allow(clippy::print_stdout, reason = "all of it is a test")]
+
 mod support;
 
 use support::pair::{Daemon, Pair};

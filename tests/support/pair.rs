@@ -179,17 +179,16 @@ impl Pair {
     }
 
     /// Waits until everything that the source has committed by now is on the target.
+    ///
+    /// On connections of its own: a test may have restarted the servers under the others.
     pub async fn caught_up(&self) {
-        let wanted: String = self
-            .source
-            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
-            .await
-            .expect("the source answers")
-            .get(0);
+        let row =
+            connect(&self.source_url).await.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
+        let wanted: String = row.expect("the source answers").get(0);
+        let target = connect(&self.target_url).await;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let row = self
-                .target
+            let row = target
                 .query_one(
                     "SELECT coalesce((SELECT lsn >= $1::text::pg_lsn FROM cdc.checkpoint WHERE name = $2), false)",
                     &[&wanted, &self.name],
