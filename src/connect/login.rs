@@ -327,3 +327,6 @@ fn out_of_order() -> Refusal {
 fn scram_failed(error: io::Error) -> Refusal {
     Refusal::Protocol(format!("the server failed to prove that it knows the password ({error})"))
 }
+
+#[cfg(test)]
+mod tests;

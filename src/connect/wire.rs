@@ -181,3 +181,132 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    const LIMIT: usize = 64 * 1024 * 1024;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let mut message = vec![tag];
+        message.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+        message.extend(body);
+        message
+    }
+
+    fn pair(buffer_bytes: usize) -> (Wire<DuplexStream>, DuplexStream) {
+        let (near, far) = duplex(buffer_bytes);
+        (Wire::new(near), far)
+    }
+
+    /// Reads all that is there, and is cancelled each time.
+    async fn read_all(wire: &mut Wire<DuplexStream>) {
+        for _ in 0..100 {
+            assert!(wire.read(LIMIT).now_or_never().is_none());
+            yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_arrive_whole_when_the_bytes_come_one_at_a_time() {
+        let (mut wire, mut far) = pair(1);
+        let large = vec![7; 3 * READ_BYTES];
+        let sent = [(b'a', &b""[..]), (b'b', b"x"), (b'c', &large), (b'd', b"yz")];
+        let bytes: Vec<u8> = sent.iter().flat_map(|(tag, body)| message(*tag, body)).collect();
+        let writer = tokio::spawn(async move { far.write_all(&bytes).await });
+        for (tag, body) in sent {
+            let received = wire.read(LIMIT).await.unwrap();
+            assert_eq!((received.tag, &received.body[..]), (tag, body));
+        }
+        writer.await.unwrap().unwrap();
+        assert_eq!(wire.read(LIMIT).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_is_given_without_touching_the_socket() {
+        let (mut wire, mut far) = pair(1024);
+        far.write_all(&[message(b'a', b"1"), message(b'b', b"2")].concat()).await.unwrap();
+        assert_eq!(wire.read(LIMIT).await.unwrap().tag, b'a');
+        drop(far);
+        assert_eq!(wire.buffered(LIMIT).unwrap().unwrap().tag, b'b');
+        assert!(wire.buffered(LIMIT).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn impossible_lengths_are_refused() {
+        for length in [0, 3, 0x8000_0000, 0xffff_ffff, u32::try_from(LIMIT).unwrap() + 5] {
+            let (mut wire, mut far) = pair(1024);
+            far.write_u8(b'd').await.unwrap();
+            far.write_u32(length).await.unwrap();
+            assert_eq!(wire.read(LIMIT).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "{length:#x}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_grows_with_what_has_arrived_and_not_with_what_is_announced() {
+        let (mut wire, mut far) = pair(1 << 20);
+        far.write_u8(b'd').await.unwrap();
+        far.write_u32(u32::try_from(LIMIT).unwrap()).await.unwrap();
+        far.write_all(&[0; 1000]).await.unwrap();
+        read_all(&mut wire).await;
+        assert!(wire.large.as_ref().unwrap().body.capacity() <= 2 * READ_BYTES);
+        far.write_all(&[0; 500_000]).await.unwrap();
+        read_all(&mut wire).await;
+        let large = wire.large.as_ref().unwrap();
+        assert_eq!(large.body.len(), 501_000);
+        assert!(large.body.capacity() <= 2 * 501_000 + READ_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_large_message_has_memory_of_its_own() {
+        let (mut wire, mut far) = pair(1 << 20);
+        let bytes = [message(b'd', &vec![1; 900_000]), message(b'k', b"after")].concat();
+        let writer = tokio::spawn(async move { far.write_all(&bytes).await.map(|()| far) });
+        let large = wire.read(LIMIT).await.unwrap();
+        assert_eq!(large.body.len(), 900_000);
+        assert_eq!(wire.read(LIMIT).await.unwrap().body, "after");
+        // Nobody else holds it: dropping it gives the memory back.
+        assert!(large.body.is_unique());
+        assert!(wire.inbox.capacity() <= 2 * READ_BYTES);
+        drop(writer.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn many_messages_that_are_kept_do_not_change() {
+        let (mut wire, mut far) = pair(10_000);
+        let body = |n: u32| vec![n.to_be_bytes()[3]; usize::try_from(n * 37 % 9000).unwrap()];
+        let writer = tokio::spawn(async move {
+            for n in 0..500 {
+                far.write_all(&message(b'd', &body(n))).await.unwrap();
+            }
+        });
+        let mut kept = Vec::new();
+        for _ in 0..500 {
+            kept.push(wire.read(LIMIT).await.unwrap().body);
+        }
+        writer.await.unwrap();
+        for (n, received) in kept.iter().enumerate() {
+            assert_eq!(received[..], body(u32::try_from(n).unwrap()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_write_is_completed_by_the_next_read() {
+        let (mut wire, mut far) = pair(8);
+        wire.outbox().put_slice(b"more than eight bytes");
+        assert!(wire.flush().now_or_never().is_none());
+        let reader = tokio::spawn(async move {
+            let mut received = [0; 21];
+            far.read_exact(&mut received).await.unwrap();
+            far.write_all(&message(b'k', b"")).await.unwrap();
+            received
+        });
+        assert_eq!(wire.read(LIMIT).await.unwrap().tag, b'k');
+        assert_eq!(&reader.await.unwrap(), b"more than eight bytes");
+    }
+}

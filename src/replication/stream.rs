@@ -195,3 +195,112 @@ fn postgres_micros(now: SystemTime) -> i64 {
     let elapsed = now.duration_since(UNIX_EPOCH + POSTGRES_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_micros()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let mut message = vec![tag];
+        message.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+        message.extend(body);
+        message
+    }
+
+    fn xlog_data(payload: &[u8]) -> Vec<u8> {
+        [&b"w"[..], &1u64.to_be_bytes(), &2u64.to_be_bytes(), &3i64.to_be_bytes(), payload].concat()
+    }
+
+    async fn stream_of(messages: &[Vec<u8>]) -> (ReplicationStream<DuplexStream>, DuplexStream) {
+        let (near, mut far) = duplex(1 << 20);
+        far.write_all(&messages.concat()).await.unwrap();
+        (ReplicationStream::new(Wire::new(near), Side::Source), far)
+    }
+
+    #[tokio::test]
+    async fn frames_are_told_apart_and_payloads_are_not_touched() {
+        let keepalive = [&b"k"[..], &7u64.to_be_bytes(), &8i64.to_be_bytes(), &[1]].concat();
+        let messages =
+            [message(b'd', &xlog_data(b"payload")), message(b'S', b"a\0b\0"), message(b'd', &keepalive)];
+        let (mut stream, _far) = stream_of(&messages).await;
+        let expected = Frame::XLogData {
+            wal_start: Lsn::from(1),
+            wal_end: Lsn::from(2),
+            sent_at: 3,
+            payload: Bytes::from_static(b"payload"),
+        };
+        assert_eq!(stream.next().await.unwrap(), expected);
+        let expected = Frame::Keepalive { wal_end: Lsn::from(7), sent_at: 8, reply_requested: true };
+        assert_eq!(stream.next().await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_is_refused() {
+        let short = xlog_data(b"");
+        let long = [&b"k"[..], &[0; 18]].concat();
+        let bodies = [&b""[..], b"x", b"k", &short[..short.len() - 1], &long];
+        for body in bodies {
+            let (mut stream, _far) = stream_of(&[message(b'd', body)]).await;
+            assert!(stream.next().await.is_err(), "{body:?}");
+        }
+        for tag in *b"WvRTDGH1~" {
+            let (mut stream, _far) = stream_of(&[message(tag, b"")]).await;
+            assert_eq!(stream.next().await.unwrap_err().code(), Some(&SqlState::PROTOCOL_VIOLATION), "{tag}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_is_skipped_needs_a_person() {
+        let ordinary = message(b'N', b"VWARNING\0C01000\0Mhello\0\0");
+        let skipped = message(b'N', b"VWARNING\0C55000\0Mskipped loading publication \"p\"\0\0");
+        let (mut stream, _far) = stream_of(&[ordinary, skipped]).await;
+        let fault = stream.next().await.unwrap_err();
+        assert_eq!(fault.reaction(), crate::fault::Reaction::Person);
+        assert!(fault.what().contains("skipped loading publication"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_is_tried_again() {
+        let ends = [
+            message(b'c', b""),
+            message(b'C', b"COPY 0\0"),
+            message(b'E', b"VFATAL\0C57P01\0Mbye\0\0"),
+            vec![],
+        ];
+        for end in ends {
+            let (mut stream, far) = stream_of(&[end.clone()]).await;
+            drop(far);
+            let fault = stream.next().await.unwrap_err();
+            assert!(fault.is_unreachable(), "{fault}");
+        }
+        let (mut stream, far) = stream_of(&[]).await;
+        drop(far);
+        assert!(stream.next().await.unwrap_err().to_string().contains("wal_sender_timeout"));
+    }
+
+    #[tokio::test]
+    async fn feedback_is_a_standby_status_update() {
+        let (mut stream, mut far) = stream_of(&[]).await;
+        let feedback = Feedback {
+            written: Lsn::from(3),
+            flushed: Lsn::from(2),
+            applied: Lsn::from(1),
+            reply_requested: true,
+        };
+        stream.send_feedback(&feedback).await.unwrap();
+        let mut sent = [0; 39];
+        far.read_exact(&mut sent).await.unwrap();
+        let head =
+            [&b"d\0\0\0\x26r"[..], &3u64.to_be_bytes(), &2u64.to_be_bytes(), &1u64.to_be_bytes()].concat();
+        assert_eq!((&sent[..30], sent[38]), (&head[..], 1));
+    }
+
+    #[test]
+    fn time_is_counted_from_the_year_2000() {
+        let half_a_second_later = UNIX_EPOCH + POSTGRES_EPOCH + Duration::from_millis(500);
+        assert_eq!(postgres_micros(half_a_second_later), 500_000);
+        assert_eq!(postgres_micros(UNIX_EPOCH), 0);
+    }
+}
