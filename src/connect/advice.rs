@@ -77,7 +77,10 @@ pub(super) fn tls(side: Side, host: &Host, address: &Address, ssl: &Ssl, failure
         TlsFailure::NotOffered => person(format!("{place} has no TLS")).remedy(
             "switch it on at the server (ssl = on); only in a network that nobody else can read, use sslmode=disable",
         ),
-        TlsFailure::Overloaded => Fault::unreachable(side, format!("{place} can't take connections now")),
+        TlsFailure::Overloaded => {
+            Fault::unreachable(side, format!("{place} can't take connections now"))
+                .remedy("its log says why: too many processes, or too little memory")
+        }
         TlsFailure::NotPostgres => person(format!("what answers at {place} is not a PostgreSQL server"))
             .remedy("check host and port (an HTTP API has another address than its database)"),
         TlsFailure::NoAlpn => person(format!("{place} takes TLS, but not PostgreSQL's protocol directly in it"))

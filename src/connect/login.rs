@@ -61,7 +61,8 @@ pub(crate) enum Refusal {
 
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::InvalidData {
+        let from_tls = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
+        if error.kind() == io::ErrorKind::InvalidData && !from_tls {
             Self::Protocol(error.to_string())
         } else {
             Self::Io(error)
