@@ -4,13 +4,14 @@
 //! is starting or stopping does. A person is needed for certificates, passwords, roles, databases,
 //! privileges, and for a pooler in the place of the server.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError};
 use tokio_postgres::error::SqlState;
 
-use super::conninfo::{ConnInfo, Host, HostName, RootCert, Ssl, SslMode};
+use super::conninfo::{ConnInfo, Host, HostName, RootCert, Ssl, SslNegotiation};
 use super::login::Refusal;
 use super::open::Purpose;
 use super::report::Report;
@@ -24,6 +25,42 @@ const USE_THE_DIRECT_CONNECTION: &str = "this is a connection pooler, which can'
 const SUPABASE_IPV6: &str = "Supabase's direct host has an IPv6 address only: give this machine IPv6, or buy \
      the project's IPv4 add-on (the pooler's host can't replicate)";
 
+/// Where a connection was tried.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Which of the two databases.
+    pub(super) side: Side,
+    /// What the connection string says.
+    pub(super) host: &'a Host,
+    /// What was connected to.
+    pub(super) address: &'a Address,
+}
+
+impl fmt::Display for Place<'_> {
+    /// `host:port`, with the address where it says more.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.host)?;
+        match (self.address, &self.host.name) {
+            (Address::Tcp(address), HostName::Tcp { host: Some(name), .. })
+                if *name != address.ip().to_string() =>
+            {
+                write!(f, " ({})", address.ip())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Place<'_> {
+    fn person(self, what: String) -> Fault {
+        Fault::person(what).on(self.side)
+    }
+
+    fn unreachable(self, what: String) -> Fault {
+        Fault::unreachable(self.side, what)
+    }
+}
+
 /// A name that leads to no address.
 pub(super) fn no_address(side: Side, host: &Host, why: &str) -> Fault {
     let fault = Fault::unreachable(side, format!("can't find the address of {host}: {why}"));
@@ -34,16 +71,16 @@ pub(super) fn no_address(side: Side, host: &Host, why: &str) -> Fault {
 }
 
 /// A connection that couldn't be made.
-pub(super) fn network(side: Side, host: &Host, address: &Address, error: &io::Error) -> Fault {
-    let fault = Fault::unreachable(side, format!("can't connect to {}: {error}", place(host, address)));
-    let ipv6 = matches!(address, Address::Tcp(address) if address.is_ipv6());
+pub(super) fn network(place: Place<'_>, error: &io::Error) -> Fault {
+    let fault = place.unreachable(format!("can't connect to {place}: {error}"));
+    let ipv6 = matches!(place.address, Address::Tcp(address) if address.is_ipv6());
     match error.kind() {
         io::ErrorKind::NetworkUnreachable
         | io::ErrorKind::HostUnreachable
         | io::ErrorKind::AddrNotAvailable
             if ipv6 =>
         {
-            if is_direct_supabase(host) {
+            if is_direct_supabase(place.host) {
                 fault.remedy(SUPABASE_IPV6)
             } else {
                 fault.remedy("this machine has no way to IPv6 addresses: give it one, or use an IPv4 address")
@@ -62,23 +99,22 @@ pub(super) fn network(side: Side, host: &Host, address: &Address, error: &io::Er
 }
 
 /// No answer in time.
-pub(super) fn timed_out(side: Side, host: &Host, address: &Address, limit: Duration) -> Fault {
+pub(super) fn timed_out(place: Place<'_>, limit: Duration) -> Fault {
     let limit = humantime::format_duration(limit);
-    Fault::unreachable(side, format!("no answer from {} within {limit}", place(host, address))).remedy(
+    place.unreachable(format!("no answer from {place} within {limit}")).remedy(
         "check the firewall or allow list of the server; connect_timeout allows more time for a slow network",
     )
 }
 
 /// TLS that didn't come about.
-pub(super) fn tls(side: Side, host: &Host, address: &Address, ssl: &Ssl, failure: &TlsFailure) -> Fault {
-    let place = place(host, address);
-    let person = |what: String| Fault::person(what).on(side);
+pub(super) fn tls(place: Place<'_>, ssl: &Ssl, failure: &TlsFailure) -> Fault {
+    let person = |what: String| place.person(what);
     match failure {
         TlsFailure::NotOffered => person(format!("{place} has no TLS")).remedy(
             "switch it on at the server (ssl = on); only in a network that nobody else can read, use sslmode=disable",
         ),
         TlsFailure::Overloaded => {
-            Fault::unreachable(side, format!("{place} can't take connections now"))
+            place.unreachable(format!("{place} can't take connections now"))
                 .remedy("its log says why: too many processes, or too little memory")
         }
         TlsFailure::NotPostgres => person(format!("what answers at {place} is not a PostgreSQL server"))
@@ -91,21 +127,25 @@ pub(super) fn tls(side: Side, host: &Host, address: &Address, ssl: &Ssl, failure
         }
         TlsFailure::Files(error) => person(format!("can't prepare TLS: {error}"))
             .remedy("check sslrootcert, sslcert, sslkey and sslcrl"),
-        TlsFailure::Handshake(error) => handshake(side, &place, ssl, error),
+        TlsFailure::Handshake(error) => handshake(place, ssl, error),
     }
 }
 
-fn handshake(side: Side, place: &str, ssl: &Ssl, error: &io::Error) -> Fault {
+fn handshake(place: Place<'_>, ssl: &Ssl, error: &io::Error) -> Fault {
+    let person = |what: String| place.person(what);
     let Some(cause) = tls_error(error) else {
-        return Fault::unreachable(
-            side,
-            format!("{place} closed the connection during the TLS handshake: {error}"),
-        );
+        let fault =
+            place.unreachable(format!("{place} closed the connection during the TLS handshake: {error}"));
+        return match ssl.negotiation {
+            SslNegotiation::Direct => {
+                fault.remedy("direct negotiation needs PostgreSQL 17: use sslnegotiation=postgres")
+            }
+            SslNegotiation::Postgres => fault.remedy("check what is between here and the server"),
+        };
     };
-    let person = |what: String| Fault::person(what).on(side);
     match cause {
-        rustls::Error::InvalidCertificate(problem) => certificate(side, place, ssl, problem),
-        rustls::Error::AlertReceived(alert) => client_certificate(side, place, *alert),
+        rustls::Error::InvalidCertificate(problem) => certificate(place, ssl, problem),
+        rustls::Error::AlertReceived(alert) => client_certificate(place, *alert),
         rustls::Error::PeerIncompatible(_) => person(format!("{place} and we have no version of TLS in common: {cause}"))
             .remedy("TLS 1.2 or 1.3 is needed: update the server or its ssl_ciphers, and check ssl_min_protocol_version"),
         _ => person(format!("the TLS handshake with {place} failed: {cause}"))
@@ -113,8 +153,8 @@ fn handshake(side: Side, place: &str, ssl: &Ssl, error: &io::Error) -> Fault {
     }
 }
 
-fn certificate(side: Side, place: &str, ssl: &Ssl, problem: &CertificateError) -> Fault {
-    let refused = |why: &str| Fault::person(format!("the certificate of {place} is refused: {why}")).on(side);
+fn certificate(place: Place<'_>, ssl: &Ssl, problem: &CertificateError) -> Fault {
+    let refused = |why: &str| place.person(format!("the certificate of {place} is refused: {why}"));
     let roots = match &ssl.root_cert {
         Some(RootCert::File(path)) => path.display().to_string(),
         Some(RootCert::System) | None => "the system's list".to_owned(),
@@ -148,8 +188,8 @@ fn certificate(side: Side, place: &str, ssl: &Ssl, problem: &CertificateError) -
     }
 }
 
-fn client_certificate(side: Side, place: &str, alert: AlertDescription) -> Fault {
-    let fault = Fault::person(format!("{place} ended the TLS connection with the alert {alert:?}")).on(side);
+fn client_certificate(place: Place<'_>, alert: AlertDescription) -> Fault {
+    let fault = place.person(format!("{place} ended the TLS connection with the alert {alert:?}"));
     match alert {
         AlertDescription::CertificateRequired
         | AlertDescription::NoCertificate
@@ -172,64 +212,46 @@ fn client_certificate(side: Side, place: &str, alert: AlertDescription) -> Fault
 
 /// A login that failed.
 pub(super) fn login(
-    side: Side,
-    host: &Host,
-    address: &Address,
+    place: Place<'_>,
     info: &ConnInfo,
     encrypted: bool,
     purpose: Purpose,
     refusal: Refusal,
 ) -> Fault {
-    let place = place(host, address);
     match refusal {
         // With TLS 1.3 the server judges the client's certificate after the handshake.
-        Refusal::Io(error) if tls_error(&error).is_some() => handshake(side, &place, info.ssl(), &error),
-        Refusal::Io(error) => {
-            Fault::unreachable(side, format!("{place} closed the connection during the login: {error}"))
-                .remedy("it is probably starting, stopping or full; its log says more")
-        }
+        Refusal::Io(error) if tls_error(&error).is_some() => handshake(place, info.ssl(), &error),
+        Refusal::Io(error) => place
+            .unreachable(format!("{place} closed the connection during the login: {error}"))
+            .remedy("it is probably starting, stopping or full; its log says more"),
         Refusal::Ours(what, remedy) => {
-            Fault::person(format!("can't log in to {place}: {what}")).on(side).remedy(remedy)
+            place.person(format!("can't log in to {place}: {what}")).remedy(remedy)
         }
-        Refusal::Protocol(what) => Fault::person(format!("can't log in to {place}: {what}"))
-            .on(side)
+        Refusal::Protocol(what) => place
+            .person(format!("can't log in to {place}: {what}"))
             .remedy("check that host and port are the PostgreSQL server's own"),
-        Refusal::Server { report, .. } => {
-            let doing = format!("can't log in to {place} as {}, database {}", info.user(), info.dbname());
-            refused(side, host, info, encrypted, purpose, &doing, &report)
-        }
+        Refusal::Server { report, .. } => refused(place, info, encrypted, purpose, &report),
     }
 }
 
-fn refused(
-    side: Side,
-    host: &Host,
-    info: &ConnInfo,
-    encrypted: bool,
-    purpose: Purpose,
-    doing: &str,
-    report: &Report,
-) -> Fault {
-    let fault = report.fault(side, doing);
-    let person = |fault: Fault| fault.reacting(Reaction::Person);
-    if is_pooler(host, report, purpose) {
+fn refused(place: Place<'_>, info: &ConnInfo, encrypted: bool, purpose: Purpose, report: &Report) -> Fault {
+    let doing = format!("can't log in to {place} as {}, database {}", info.user(), info.dbname());
+    let fault = report.fault(place.side, &doing);
+    if is_pooler(place.host, report, purpose) {
         return pooler(fault);
     }
     let user = info.user();
     match report.code.code() {
-        "28P01" if host.password.is_none() => fault.remedy(
+        "28P01" if place.host.password.is_none() => fault.remedy(
             "no password was given: put it into the connection string, a passfile or PGPASSWORD",
         ),
         "28P01" => fault.remedy(
             "check user and password; in a URI, every character of the password other than letters, digits and \
              -._~ must be percent-encoded (@ is %40, : is %3A, / is %2F, % is %25)",
         ),
-        "28000" if !encrypted && info.ssl().mode < SslMode::Require => fault.remedy(format!(
+        "28000" if !encrypted => fault.remedy(format!(
             "check that role {user} exists and may log in, and that pg_hba.conf admits it from here without TLS; \
              most providers want sslmode=require or stronger"
-        )),
-        "28000" if !encrypted => fault.remedy(format!(
-            "check that role {user} exists and may log in, and that pg_hba.conf admits it from here without TLS"
         )),
         "28000" => fault.remedy(format!(
             "check that role {user} exists and may log in, that pg_hba.conf admits it from here with TLS (a \
@@ -246,10 +268,10 @@ fn refused(
         }
         "53300" => fault.remedy("end connections that aren't needed, or raise max_connections"),
         "57P01" | "57P02" | "57P03" => {
-            Fault::unreachable(side, format!("{doing}: {}", report.message)).sqlstate(report.code.clone())
+            place.unreachable(format!("{doing}: {}", report.message)).sqlstate(report.code.clone())
         }
         // A parameter that the server doesn't take won't be taken the next time.
-        "08P01" => person(fault).remedy("check the parameter `options` of the connection string"),
+        "08P01" => fault.reacting(Reaction::Person).remedy("check the parameter `options` of the connection string"),
         _ => fault,
     }
 }
@@ -332,17 +354,6 @@ pub(crate) fn unexpected(side: Side, tag: u8) -> Fault {
     Fault::person(format!("the server sent a message '{tag}' that doesn't belong here"))
         .on(side)
         .sqlstate(SqlState::PROTOCOL_VIOLATION)
-}
-
-fn place(host: &Host, address: &Address) -> String {
-    match (address, &host.name) {
-        (Address::Tcp(address), HostName::Tcp { host: Some(name), .. })
-            if *name != address.ip().to_string() =>
-        {
-            format!("{host} ({})", address.ip())
-        }
-        _ => host.to_string(),
-    }
 }
 
 fn is_direct_supabase(host: &Host) -> bool {

@@ -14,7 +14,7 @@ use postgres_protocol::message::{backend, frontend};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::advice;
+use super::advice::{self, Place};
 use super::conninfo::{ConnInfo, Host, HostName, SslMode, TargetSessionAttrs};
 use super::login::{Credentials, Greeting, Refusal, login};
 use super::transport::{Address, TlsFailure, Transport};
@@ -96,8 +96,8 @@ impl Search<'_> {
             };
             self.balance(&mut addresses);
             for address in addresses {
-                let outcome = self.bounded(host, &address, self.attempt(host, &address, wanted)).await;
-                match outcome {
+                let place = Place { side: self.side, host, address: &address };
+                match self.bounded(place, self.attempt(place, wanted)).await {
                     Ok(open) => return Ok(Some(open)),
                     Err(fault) if fault.is_unreachable() => failures.push(fault),
                     Err(fault) => return Err(fault),
@@ -113,14 +113,9 @@ impl Search<'_> {
         }
     }
 
-    async fn bounded<T>(
-        &self,
-        host: &Host,
-        address: &Address,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    async fn bounded<T>(&self, place: Place<'_>, work: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.info.connect_timeout().unwrap_or(limits::CONNECT_TIMEOUT);
-        timeout(limit, work).await.unwrap_or_else(|_| Err(advice::timed_out(self.side, host, address, limit)))
+        timeout(limit, work).await.unwrap_or_else(|_| Err(advice::timed_out(place, limit)))
     }
 
     async fn addresses(&self, host: &Host) -> Result<Vec<Address>> {
@@ -147,55 +142,55 @@ impl Search<'_> {
     }
 
     /// One address, with TLS or without it, or both in turn (`sslmode` allow and prefer).
-    async fn attempt(&self, host: &Host, address: &Address, wanted: TargetSessionAttrs) -> Result<Open> {
-        let mode = match address {
+    async fn attempt(&self, place: Place<'_>, wanted: TargetSessionAttrs) -> Result<Open> {
+        let mode = match place.address {
             Address::Unix(_) => SslMode::Disable,
             Address::Tcp(_) => self.info.ssl().mode,
         };
-        let first = self.connect(host, address, mode > SslMode::Allow).await;
+        let first = self.connect(place, mode > SslMode::Allow).await;
         let open = match (mode, first) {
             (_, Ok(open)) => open,
             (SslMode::Allow, Err(failure)) if failure.other_encryption => {
                 tracing::debug!(side = %self.side, "trying again with TLS: {}", failure.fault.what());
-                self.connect(host, address, true).await.map_err(|failure| failure.fault)?
+                self.connect(place, true).await.map_err(|failure| failure.fault)?
             }
             (SslMode::Prefer, Err(failure)) if failure.other_encryption => {
                 tracing::debug!(side = %self.side, "trying again without TLS: {}", failure.fault.what());
-                self.connect(host, address, false).await.map_err(|_| failure.fault)?
+                self.connect(place, false).await.map_err(|_| failure.fault)?
             }
             (_, Err(failure)) => return Err(failure.fault),
         };
-        self.check_role(host, open, wanted).await
+        self.check_role(place.host, open, wanted).await
     }
 
-    async fn connect(&self, host: &Host, address: &Address, encrypted: bool) -> Result<Open, Failure> {
-        let mut transport = Transport::open(address, self.info.keepalives())
+    async fn connect(&self, place: Place<'_>, encrypted: bool) -> Result<Open, Failure> {
+        let mut transport = Transport::open(place.address, self.info.keepalives())
             .await
-            .map_err(|e| advice::network(self.side, host, address, &e))?;
+            .map_err(|e| advice::network(place, &e))?;
         let ssl = self.info.ssl();
         if encrypted {
-            transport = match transport.encrypt(&host.name, ssl).await {
+            transport = match transport.encrypt(&place.host.name, ssl).await {
                 Ok(transport) => transport,
                 // sslmode allow and prefer: good enough.
                 Err((TlsFailure::NotOffered, Some(plain))) if ssl.mode < SslMode::Require => plain,
                 Err((failure, _)) => {
                     // libpq gives up TLS for any handshake that fails, but not for our own files.
                     let other_encryption = !matches!(failure, TlsFailure::Files(_) | TlsFailure::NotPostgres);
-                    let fault = advice::tls(self.side, host, address, ssl, &failure);
+                    let fault = advice::tls(place, ssl, &failure);
                     return Err(Failure { fault, other_encryption });
                 }
             };
         }
-        self.log_in(host, address, transport).await
+        self.log_in(place, transport).await
     }
 
-    async fn log_in(&self, host: &Host, address: &Address, transport: Transport) -> Result<Open, Failure> {
+    async fn log_in(&self, place: Place<'_>, transport: Transport) -> Result<Open, Failure> {
         let info = self.info;
         let encrypted = transport.is_encrypted();
         let end_point = transport.channel_binding().map(<[u8]>::to_vec);
         let credentials = Credentials {
             user: info.user(),
-            password: host.password.as_ref(),
+            password: place.host.password.as_ref(),
             binding: info.channel_binding(),
             end_point: end_point.as_deref(),
             cleartext: encrypted || transport.is_local() || info.ssl().mode == SslMode::Disable,
@@ -218,7 +213,7 @@ impl Search<'_> {
                 // sent, we aren't sent elsewhere with it.
                 other_encryption: matches!(&refusal, Refusal::Server { report, credentials_sent: false }
                     if report.code.code().starts_with("28")),
-                fault: advice::login(self.side, host, address, info, encrypted, self.purpose, refusal),
+                fault: advice::login(place, info, encrypted, self.purpose, refusal),
             }),
         }
     }

@@ -143,7 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         while self.wire.read(limits::MESSAGE_BYTES).await?.tag != backend::READY_FOR_QUERY_TAG {}
         frontend::terminate(self.wire.outbox());
         self.wire.flush().await?;
-        self.wire.stream_mut().shutdown().await
+        // The server may have closed its end first.
+        let _ = self.wire.stream_mut().shutdown().await;
+        Ok(())
     }
 
     fn notice(&self, report: &Report) -> Result<()> {
@@ -270,7 +272,7 @@ mod tests {
             vec![],
         ];
         for end in ends {
-            let (mut stream, far) = stream_of(&[end.clone()]).await;
+            let (mut stream, far) = stream_of(&[end]).await;
             drop(far);
             let fault = stream.next().await.unwrap_err();
             assert!(fault.is_unreachable(), "{fault}");
