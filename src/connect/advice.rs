@@ -363,3 +363,99 @@ fn is_direct_supabase(host: &Host) -> bool {
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::conninfo::Environment;
+    use super::*;
+
+    const HERE: Side = Side::Source;
+
+    fn info(text: &str) -> ConnInfo {
+        ConnInfo::parse(text, &Environment::empty()).unwrap()
+    }
+
+    fn address(text: &str) -> Address {
+        Address::Tcp(text.parse().unwrap())
+    }
+
+    fn report(code: &'static str, message: &str) -> Report {
+        Report {
+            severity: "FATAL".to_owned(),
+            code: SqlState::from_code(code),
+            message: message.to_owned(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    fn login_fault(text: &str, purpose: Purpose, code: &'static str, message: &str) -> Fault {
+        let (info, address) = (info(text), address("127.0.0.1:5432"));
+        let place = Place { side: HERE, host: &info.hosts()[0], address: &address };
+        let refusal = Refusal::Server { report: report(code, message), credentials_sent: true };
+        login(place, &info, true, purpose, refusal)
+    }
+
+    #[test]
+    fn ipv6_that_leads_nowhere_is_explained_for_supabase_and_for_others() {
+        let cases = [
+            ("postgres://u@db.abc.supabase.co/d", "IPv4 add-on"),
+            ("postgres://u@db.example.com/d", "no way to IPv6"),
+        ];
+        for (text, advice) in cases {
+            let (info, v6, v4) = (info(text), address("[2a05::1]:5432"), address("192.0.2.1:5432"));
+            for errno in [101, 113, 99] {
+                let error = io::Error::from_raw_os_error(errno);
+                let at = |address| Place { side: HERE, host: &info.hosts()[0], address };
+                let fault = network(at(&v6), &error);
+                assert!(fault.is_unreachable() && fault.advice().unwrap().contains(advice), "{fault}");
+                assert!(fault.what().contains("5432 (2a05::1)"), "{fault}");
+                assert!(!network(at(&v4), &error).advice().unwrap().contains("IPv6"));
+            }
+        }
+        let supabase = info("postgres://u@db.abc.supabase.co/d");
+        let fault = no_address(HERE, &supabase.hosts()[0], "Name or service not known");
+        assert!(fault.is_unreachable() && fault.advice().unwrap().contains("IPv6 address only"), "{fault}");
+    }
+
+    #[test]
+    fn supabases_pooler_is_not_taken_for_the_server() {
+        let text = "postgres://postgres.abc:x@aws-0-eu-central-1.pooler.supabase.com:5432/postgres";
+        let fault = login_fault(text, Purpose::Replication, "XX000", "Tenant or user not found");
+        assert!(fault.advice().unwrap().contains("db.<project>.supabase.co"), "{fault}");
+        assert_eq!(fault.reaction(), Reaction::Person);
+        // Sessions may go through it, and a wrong password is a wrong password.
+        let fault = login_fault(text, Purpose::Sql, "XX000", "Tenant or user not found");
+        assert_eq!(fault.advice(), None);
+        let fault = login_fault(text, Purpose::Replication, "28P01", "password authentication failed");
+        assert!(fault.advice().unwrap().contains("percent-encoded"), "{fault}");
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_needs_a_person() {
+        for (code, reaction, unreachable) in [
+            ("57P03", Reaction::Retry, true),
+            ("57P01", Reaction::Retry, true),
+            ("53300", Reaction::Retry, false),
+            ("28P01", Reaction::Person, false),
+            ("28000", Reaction::Person, false),
+            ("3D000", Reaction::Person, false),
+            ("42501", Reaction::Person, false),
+            ("08P01", Reaction::Person, false),
+        ] {
+            for purpose in [Purpose::Sql, Purpose::Replication] {
+                let fault = login_fault("postgres://u:p@h/d", purpose, code, "no");
+                assert_eq!((fault.reaction(), fault.is_unreachable()), (reaction, unreachable), "{fault}");
+                assert_eq!(fault.code().unwrap().code(), code);
+            }
+        }
+    }
+
+    #[test]
+    fn several_failures_are_told_together() {
+        let fault = |what: &str| Fault::unreachable(HERE, what).remedy("look");
+        let all = all_failed(HERE, vec![fault("a is dead"), fault("b is dead")]);
+        assert_eq!(all.to_string(), "source: a is dead; b is dead\n  what to do: look");
+        assert!(all.is_unreachable());
+    }
+}

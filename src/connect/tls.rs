@@ -414,3 +414,56 @@ pub(crate) fn end_point_hash(cert: &[u8]) -> Option<Vec<u8>> {
     };
     Some(digest::digest(algorithm, cert).as_ref().to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(algorithm: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    /// The same certificate, said to be signed with another algorithm.
+    fn signed_with(oid: &str, certificate: &[u8]) -> Vec<u8> {
+        let mut certificate = Certificate::from_der(certificate).unwrap();
+        certificate.signature_algorithm.oid = ObjectIdentifier::new(oid).unwrap();
+        certificate.to_der().unwrap()
+    }
+
+    #[test]
+    fn the_end_point_is_hashed_as_its_signature_is() {
+        let sha256 = |der: &[u8]| digest::digest(&digest::SHA256, der).as_ref().to_vec();
+        let p256 = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+        assert_eq!(end_point_hash(&p256), Some(sha256(&p256)));
+        let p384 = certificate(&rcgen::PKCS_ECDSA_P384_SHA384);
+        assert_eq!(end_point_hash(&p384).unwrap(), digest::digest(&digest::SHA384, &p384).as_ref());
+        let sha512 = signed_with("1.2.840.113549.1.1.13", &p256);
+        assert_eq!(end_point_hash(&sha512).unwrap(), digest::digest(&digest::SHA512, &sha512).as_ref());
+        // MD5 and SHA-1 are replaced.
+        for oid in ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.2.840.10045.4.1"] {
+            let weak = signed_with(oid, &p256);
+            assert_eq!(end_point_hash(&weak), Some(sha256(&weak)), "{oid}");
+        }
+        assert_eq!(end_point_hash(&certificate(&rcgen::PKCS_ED25519)), None);
+        assert_eq!(end_point_hash(b"no certificate"), None);
+    }
+
+    #[test]
+    fn a_star_stands_for_one_label() {
+        let cases = [
+            ("db.example.com", "DB.example.com", true),
+            ("*.example.com", "db.example.com", true),
+            ("*.example.com", "a.db.example.com", false),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", ".example.com", false),
+            ("*.com", "example.com", false),
+            ("*", "localhost", false),
+            ("d*.example.com", "db.example.com", false),
+        ];
+        for (pattern, host, matches) in cases {
+            assert_eq!(dns_pattern_matches(pattern, host), matches, "{pattern} {host}");
+        }
+    }
+}

@@ -5,13 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, SignatureAlgorithm,
-    SigningKey, date_time_ymd, string::Ia5String,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm, SigningKey,
+    date_time_ymd, string::Ia5String,
 };
 use tempfile::TempDir;
 use x509_cert::der::asn1::BitString;
 use x509_cert::der::pem::LineEnding;
-use x509_cert::der::{Decode, Encode, EncodePem};
+use x509_cert::der::{Decode, DecodePem, Encode, EncodePem};
 
 /// A certificate and its key, as PEM text.
 pub(crate) struct Pair {
@@ -30,6 +31,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = named(name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).unwrap().pem();
         Self { issuer: Issuer::new(params, key), certificate }
     }
@@ -57,6 +59,27 @@ impl Authority {
         let signature = self.issuer.key().sign(&certificate.tbs_certificate.to_der().unwrap()).unwrap();
         certificate.signature = BitString::from_bytes(&signature).unwrap();
         Pair { certificate: certificate.to_pem(LineEnding::LF).unwrap(), key: key.serialize_pem() }
+    }
+
+    /// The list of the certificates that it has revoked: this one.
+    pub(crate) fn revoke(&self, pair: &Pair) -> String {
+        let certificate = x509_cert::Certificate::from_pem(&pair.certificate).unwrap();
+        let serial = certificate.tbs_certificate.serial_number.as_bytes();
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(3000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     fn sign_params(&self, params: CertificateParams, key: &KeyPair) -> Pair {

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use cdc::demo::Stop;
+
 use super::certificates::{Authority, Files, self_signed};
 use super::*;
 
@@ -118,6 +120,31 @@ async fn the_first_host_that_answers_is_taken() {
     // A refused login ends the search: the next host isn't asked.
     let wrong = format!("host=127.0.0.1,127.0.0.1 port={port} user=postgres dbname=nowhere");
     assert_person(session(&wrong).await, &["3D000"]);
+}
+
+#[tokio::test]
+async fn a_standby_is_found_where_one_is_wanted() {
+    let primary = Cluster::start("primary").await.unwrap();
+    let mut standby = Cluster::start("standby").await.unwrap();
+    standby.stop(Stop::Fast).await.unwrap();
+    std::fs::write(standby.data_dir().join("standby.signal"), "").unwrap();
+    standby.start_again().await.unwrap();
+    let hosts = format!("host=127.0.0.1,127.0.0.1 port={},{} user=postgres", primary.port(), standby.port());
+    let wanted = [
+        ("any", &primary),
+        ("primary", &primary),
+        ("read-write", &primary),
+        ("standby", &standby),
+        ("read-only", &standby),
+        ("prefer-standby", &standby),
+    ];
+    for (attrs, cluster) in wanted {
+        let text = format!("{hosts} target_session_attrs={attrs}");
+        let port = cluster.port().to_string();
+        assert_eq!(ask(&session(&text).await.unwrap(), "SHOW port").await, port, "{attrs}");
+        let rows = walsender(&text).await.unwrap().query("SHOW port").await.unwrap();
+        assert_eq!(rows, [[Some(port)]], "{attrs}");
+    }
 }
 
 #[tokio::test]

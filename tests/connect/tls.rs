@@ -1,9 +1,14 @@
 //! `sslmode` against right and wrong authorities and names.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{Authority, Files, Pair, self_signed};
 use super::*;
@@ -121,6 +126,18 @@ async fn an_expired_certificate_is_refused() {
 }
 
 #[tokio::test]
+async fn a_revoked_certificate_is_refused() {
+    let (authority, files) = (Authority::new("ours"), Files::new());
+    let root = files.write("root.crt", &authority.certificate, 0o644);
+    let (good, bad) =
+        (authority.sign("localhost", &["localhost"]), authority.sign("localhost", &["localhost"]));
+    let list = files.write("root.crl", &authority.revoke(&bad), 0o644);
+    let tls = format!("sslmode=verify-full sslrootcert={} sslcrl={}", root.display(), list.display());
+    assert!(is_encrypted(&to(&server(&good, &TRUST).await, "localhost", &tls)).await);
+    assert_refused(&to(&server(&bad, &TRUST).await, "localhost", &tls), &["it was revoked"]).await;
+}
+
+#[tokio::test]
 async fn a_certificate_of_version_1_says_how_to_go_on() {
     let (authority, files) = (Authority::new("ours"), Files::new());
     let root = format!("sslrootcert={}", files.write("root.crt", &authority.certificate, 0o644).display());
@@ -163,6 +180,47 @@ async fn a_client_certificate_logs_in() {
     assert_refused(&with("other", &authority.sign("alice", &[]), 0o600), &["28000"]).await;
     assert_refused(&with("stranger", &stranger.sign("postgres", &[]), 0o600), &["client's certificate"])
         .await;
+}
+
+/// A server that takes TLS at once, offers these protocols, and then lets everybody in (but knows no SQL).
+async fn direct_server(pair: &Pair, protocols: &[&[u8]]) -> String {
+    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            if let Ok(mut client) = acceptor.accept(client).await {
+                let _ = client.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await;
+                let _ = client.write_all(b"E\0\0\0\x10C0A000\0Mno\0\0Z\0\0\0\x05I").await;
+                let _ = client.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    });
+    format!("host=localhost hostaddr=127.0.0.1 port={port} user=u sslmode=require sslnegotiation=direct")
+}
+
+#[tokio::test]
+async fn direct_negotiation_needs_a_server_that_speaks_it() {
+    let pair = Authority::new("ours").sign("localhost", &["localhost"]);
+    // It comes as far as the first statement.
+    let fault = walsender(&direct_server(&pair, &[b"postgresql"]).await).await.err().unwrap();
+    assert_eq!(fault.code().unwrap().code(), "0A000", "{fault}");
+    let other = direct_server(&pair, &[b"http/1.1"]).await;
+    assert_refused(&other, &["NoApplicationProtocol", "sslnegotiation=postgres"]).await;
+    let none = direct_server(&pair, &[]).await;
+    assert_refused(&none, &["not PostgreSQL's protocol", "sslnegotiation=postgres"]).await;
+    let cluster = server(&pair, &TRUST).await;
+    if cluster.binaries().major() < 17 {
+        let text = to(&cluster, "localhost", "sslmode=require sslnegotiation=direct");
+        assert_unreachable(session(&text).await, &["sslnegotiation=postgres"]);
+    }
 }
 
 /// A server that answers the first message of every client with these bytes, and waits for the end.
