@@ -263,21 +263,23 @@ impl Builder {
 
     fn condition(&mut self, position: usize, column: &FittedColumn, find: &Find) -> String {
         let name = quote_identifier(&column.name);
-        let equality = format!("OPERATOR({}.=)", quote_identifier(&column.equality_schema));
-        match find {
-            Find::NewKey => format!("{name} {equality} {}", self.parameter(Parameter::New(position))),
-            Find::OldKey => format!("{name} {equality} {}", self.parameter(Parameter::Old(position))),
-            Find::OldRow { nulls } if nulls.has(position) => format!("{name} IS NULL"),
-            Find::OldRow { .. } => {
-                let parameter = self.parameter(Parameter::Old(position));
-                match column.equality {
-                    Equality::Exact => format!("{name} {equality} {parameter}"),
-                    // format() calls the type's output function, as the source has done; a cast to
-                    // text would not (xml loses its declaration, char(n) its blanks).
-                    Equality::Printed => format!("pg_catalog.format('%s', {name}) = {parameter}"),
-                }
-            }
+        let parameter = match find {
+            Find::NewKey => Parameter::New(position),
+            Find::OldKey => Parameter::Old(position),
+            Find::OldRow { nulls } if nulls.has(position) => return format!("{name} IS NULL"),
+            Find::OldRow { .. } => Parameter::Old(position),
+        };
+        let parameter = self.parameter(parameter);
+        let by_print = matches!(find, Find::OldRow { .. }) && column.equality == Equality::Printed;
+        if by_print {
+            // format() calls the type's output function, as the source has done; a cast to text would
+            // not (xml loses its declaration, char(n) its blanks). Its result has the column's
+            // collation, which may call different texts equal.
+            return format!("pg_catalog.format('%s', {name}) = {parameter} COLLATE pg_catalog.\"C\"");
         }
+        // Without the cast, a composite type's parameter would be an anonymous record.
+        let equality = quote_identifier(&column.equality_schema);
+        format!("{name} OPERATOR({equality}.=) {parameter}::{}", column.type_name)
     }
 }
 
@@ -366,7 +368,8 @@ mod tests {
         assert_eq!(
             sql(update_shape(&table, None, &new), &table),
             (
-                r#"UPDATE ONLY "s"."T t" SET "n" = $1 WHERE "id" OPERATOR("pg_catalog".=) $2"#.to_owned(),
+                r#"UPDATE ONLY "s"."T t" SET "n" = $1 WHERE "id" OPERATOR("pg_catalog".=) $2::text"#
+                    .to_owned(),
                 vec![New(1), New(0)]
             )
         );
@@ -379,7 +382,8 @@ mod tests {
         assert_eq!(
             sql(update_shape(&table, None, &new), &table),
             (
-                r#"SELECT FROM ONLY "s"."T t" WHERE "id" OPERATOR("pg_catalog".=) $1 FOR UPDATE"#.to_owned(),
+                r#"SELECT FROM ONLY "s"."T t" WHERE "id" OPERATOR("pg_catalog".=) $1::text FOR UPDATE"#
+                    .to_owned(),
                 vec![New(0)]
             )
         );
@@ -393,7 +397,7 @@ mod tests {
         assert_eq!(
             sql(update_shape(&table, Some(&old), &new), &table),
             (
-                r#"UPDATE ONLY "s"."T t" SET "id" = $1, "n" = $2 WHERE "id" OPERATOR("pg_catalog".=) $3"#
+                r#"UPDATE ONLY "s"."T t" SET "id" = $1, "n" = $2 WHERE "id" OPERATOR("pg_catalog".=) $3::text"#
                     .to_owned(),
                 vec![New(0), New(1), Old(0)]
             )
@@ -409,7 +413,7 @@ mod tests {
             (
                 concat!(
                     r#"DELETE FROM ONLY "s"."T t" WHERE ctid = (SELECT ctid FROM ONLY "s"."T t" WHERE "#,
-                    r#""id" OPERATOR("pg_catalog".=) $1 AND pg_catalog.format('%s', "n") = $2 AND "note" IS NULL LIMIT 1)"#
+                    r#""id" OPERATOR("pg_catalog".=) $1::text AND pg_catalog.format('%s', "n") = $2 COLLATE pg_catalog."C" AND "note" IS NULL LIMIT 1)"#
                 )
                 .to_owned(),
                 vec![Old(0), Old(1)]
@@ -440,7 +444,7 @@ mod tests {
             sql(update_shape(&table, Some(&old), &new), &table),
             (
                 concat!(
-                    r#"WITH gone AS (DELETE FROM ONLY "s"."T t" WHERE "id" OPERATOR("pg_catalog".=) $1 RETURNING *) "#,
+                    r#"WITH gone AS (DELETE FROM ONLY "s"."T t" WHERE "id" OPERATOR("pg_catalog".=) $1::text RETURNING *) "#,
                     r#"INSERT INTO "s"."T t" ("id", "n", "note", "extra") OVERRIDING SYSTEM VALUE "#,
                     r#"SELECT $2::text, $3::text, gone."note", gone."extra" FROM gone"#
                 )

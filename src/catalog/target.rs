@@ -11,9 +11,9 @@ use crate::fault::{Fault, Result, Side};
 pub struct TargetColumn {
     /// Its name.
     pub name: String,
-    /// Its type for SQL, without a length.
+    /// Its type for SQL, without a length; a domain's base type.
     pub type_name: String,
-    /// Its type's oid on the target.
+    /// That type's oid on the target.
     pub type_oid: u32,
     /// GENERATED ALWAYS AS (...) STORED or VIRTUAL: it can't be written.
     pub is_generated: bool,
