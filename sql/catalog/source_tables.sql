@@ -3,6 +3,7 @@
 --
 -- `identity` is how an UPDATE or DELETE names its row in the stream: 'key', 'full', or 'none' (then
 -- publishing the table would make its UPDATEs fail; PostgreSQL documentation, 31.1 "Publication").
+-- A key with a generated column is 'none' too: the stream leaves that column out.
 -- A partition is listed with its topmost parent in `root_schema` and `root_name`.
 select n.nspname::text as schema,
        c.relname::text as name,
@@ -20,7 +21,12 @@ select n.nspname::text as schema,
                          and case c.relreplident
                                when 'd' then i.indisprimary
                                when 'i' then i.indisreplident
-                             end) then 'key'
+                             end
+                         and not exists (select
+                                           from pg_catalog.pg_attribute g
+                                          where g.attrelid = c.oid
+                                            and g.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                                            and g.attgenerated <> '')) then 'key'
          else 'none'
        end as identity,
        array(select a.attname::text
