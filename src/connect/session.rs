@@ -69,16 +69,6 @@ impl Session {
         self.server_version_num
     }
 
-    /// Sets `lc_monetary`, on which the text of `money` depends: both sides use the source's.
-    ///
-    /// # Errors
-    ///
-    /// The server doesn't have that locale (22023).
-    pub async fn pin_lc_monetary(&self, locale: &str) -> Result<()> {
-        let sql = settings::set("lc_monetary", locale);
-        self.client.batch_execute(&sql).await.map_err(|e| Fault::sql(self.side, "setting lc_monetary", &e))
-    }
-
     /// Says goodbye, so that the backend is gone when this returns; gives up after
     /// [`limits::CLOSE_TIMEOUT`].
     pub async fn close(self) {

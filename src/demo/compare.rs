@@ -26,10 +26,11 @@ const SHOWN_BYTES: usize = 120;
 /// What decides how values are printed, the same on both sides; `lc_monetary` only changes how
 /// `money` is printed. One snapshot for all tables of a side.
 const PIN: &str = "
+    SET statement_timeout = 0;
     SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC';
     SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';
     SET quote_all_identifiers = off; SET search_path = ''; SET row_security = off;
-    SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+    SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// Permanent tables with their columns; a partition shows up through its root.
