@@ -76,11 +76,28 @@ impl Pair {
         Self::on(&servers.source, &servers.target, name).await
     }
 
+    /// Fresh databases on the shared servers, with these options of `CREATE DATABASE`.
+    pub async fn with_options(name: &str, source: &str, target: &str) -> Self {
+        let servers = servers().await;
+        Self::on_with(&servers.source, source, &servers.target, target, name).await
+    }
+
     /// Fresh databases on these servers.
     pub async fn on(source: &Cluster, target: &Cluster, name: &str) -> Self {
-        for cluster in [source, target] {
+        Self::on_with(source, "", target, "", name).await
+    }
+
+    async fn on_with(
+        source: &Cluster,
+        source_options: &str,
+        target: &Cluster,
+        target_options: &str,
+        name: &str,
+    ) -> Self {
+        for (cluster, options) in [(source, source_options), (target, target_options)] {
             let admin = connect(&cluster.url("postgres")).await;
-            admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database is made");
+            let sql = format!("CREATE DATABASE {name} {options}");
+            admin.batch_execute(&sql).await.expect("a database is made");
         }
         let (source_url, target_url) = (source.url(name), target.url(name));
         Self {
