@@ -45,7 +45,7 @@ pub struct Applier {
     /// The migration's name and the epoch of this life.
     name: String,
     epoch: i64,
-    /// The topmost parent of each partition on the source.
+    /// The topmost parent of each partition on the source that has no partitions itself.
     roots: HashMap<TableName, TableName>,
     /// Tables by the source's oid.
     tables: HashMap<u32, Arc<Fitted>>,
@@ -79,7 +79,7 @@ impl From<Fault> for RoundFailure {
 impl Applier {
     /// An applier for one life of the daemon, writing under `epoch`.
     ///
-    /// `roots` names the topmost parent of each partition of the source: changes of a partition that
+    /// `roots` names the topmost parent of each leaf partition of the source: changes of one that
     /// the target doesn't have go there.
     ///
     /// # Errors
@@ -315,29 +315,35 @@ impl Applier {
     /// target may lose rows.
     async fn truncate(&mut self, relations: &[Arc<Relation>], restart_identity: bool) -> Result<String> {
         let mut names: Vec<String> = Vec::new();
-        let mut through_root = Vec::new();
-        for relation in relations {
+        let listed: Vec<TableName> = relations.iter().map(|r| TableName::new(&r.schema, &r.name)).collect();
+        for (relation, partition) in relations.iter().zip(&listed) {
             let table = self.fitted(relation).await?;
-            if table.through_root {
-                through_root.push(table);
-            } else if !names.contains(&table.only()) {
+            if table.through_root && self.partitions_of(&table.target).any(|p| !listed.contains(p)) {
+                return Err(Fault::person(format!(
+                    "the source truncated the partition {partition}, which the target doesn't have: its rows are \
+                     among others there"
+                ))
+                .on(Side::Target)
+                .table(table.target.to_string())
+                .remedy(
+                    "create the same partition on the target and move its rows there; the stream goes on by itself \
+                     within 30 s",
+                ));
+            }
+            if !names.contains(&table.only()) {
                 names.push(table.only());
             }
         }
-        if let Some(partition) = through_root.iter().find(|table| !names.contains(&table.only())) {
-            return Err(Fault::person(format!(
-                "the source truncated the partition {}.{}, which the target doesn't have: its rows are among \
-                 others there",
-                partition.relation.schema, partition.relation.name
-            ))
-            .on(Side::Target)
-            .table(partition.target.to_string())
-            .remedy(
-                "create the same partition on the target, or delete its rows there and skip this transaction",
-            ));
-        }
         let restart = if restart_identity { " RESTART IDENTITY" } else { "" };
         Ok(format!("TRUNCATE {}{restart}", names.join(", ")))
+    }
+
+    /// The source's partitions whose rows are in this table of the target: those that there were at
+    /// the start, and those that have been in the stream since.
+    fn partitions_of<'a>(&'a self, root: &'a TableName) -> impl Iterator<Item = &'a TableName> {
+        let at_start = self.roots.iter().filter(move |(_, r)| *r == root).map(|(partition, _)| partition);
+        let since = self.tables.values().filter(move |t| t.root.as_ref() == Some(root)).map(|t| &t.source);
+        at_start.chain(since)
     }
 
     /// A change could not even be sent. If an earlier one has failed meanwhile, that is the cause.

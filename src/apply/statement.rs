@@ -305,6 +305,7 @@ mod tests {
         let relation = Relation { oid: 1, schema: "s".into(), name: "T t".into(), replica_identity, columns };
         let mut fitted = Fitted {
             relation: Arc::new(relation),
+            source: TableName::new("s", "T t"),
             target: TableName::new("s", "T t"),
             is_partitioned: false,
             columns: names
@@ -320,6 +321,7 @@ mod tests {
             only_on_target: vec!["extra".into()],
             has_identity: false,
             through_root: false,
+            root: None,
         };
         change(&mut fitted);
         fitted

@@ -42,6 +42,8 @@ pub(super) struct FittedColumn {
 pub(super) struct Fitted {
     /// The source's relation, with columns in the order of its tuples.
     pub(super) relation: Arc<Relation>,
+    /// Its name.
+    pub(super) source: TableName,
     /// The target's table.
     pub(super) target: TableName,
     /// Rows go to the target table's own partitions.
@@ -54,6 +56,9 @@ pub(super) struct Fitted {
     pub(super) has_identity: bool,
     /// The relation is a partition whose topmost parent takes its rows, as the target lacks it.
     pub(super) through_root: bool,
+    /// The target's topmost partitioned table (or the table without partitions that stands for the
+    /// source's) that holds these rows, if it holds others too.
+    pub(super) root: Option<TableName>,
 }
 
 impl Fitted {
@@ -77,16 +82,16 @@ impl Fitted {
             },
             (None, None) => return Err(missing_table(&name)),
         };
-        if let Some(trigger) = table.firing_triggers.first() {
-            return Err(Fault::person(format!(
-                "the trigger {trigger} fires also for replicated changes, so rows would differ from the source's"
-            ))
+        if !table.firing.is_empty() {
+            return Err(Fault::person(
+                "the table has triggers or rules that fire also for replicated changes (ENABLE ALWAYS or ENABLE \
+                 REPLICA), so rows would differ from the source's",
+            )
             .on(Side::Target)
             .table(table.name.to_string())
             .remedy(format!(
-                "on the target: ALTER TABLE {} DISABLE TRIGGER {}; enable it again after the cutover",
-                table.name.to_sql(),
-                quote_identifier(trigger)
+                "on the target: {}; enable them again after the cutover",
+                table.firing.join("; ")
             )));
         }
         Self::fit(relation, &table, through_root)
@@ -138,11 +143,13 @@ impl Fitted {
             .map(|c| c.name.clone())
             .collect();
         Ok(Self {
+            source: TableName::new(&relation.schema, &relation.name),
             target: table.name.clone(),
             is_partitioned: table.is_partitioned,
             columns,
             only_on_target,
             has_identity: table.columns.iter().any(|c| c.is_identity),
+            root: if through_root { Some(table.name.clone()) } else { table.root.clone() },
             through_root,
             relation,
         })

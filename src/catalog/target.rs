@@ -34,8 +34,11 @@ pub struct TargetTable {
     pub name: TableName,
     /// Rows go to its partitions.
     pub is_partitioned: bool,
-    /// Triggers that fire although the session is a replica's (ENABLE ALWAYS or ENABLE REPLICA).
-    pub firing_triggers: Vec<String>,
+    /// The topmost partitioned table that it is a part of, if it is a partition.
+    pub root: Option<TableName>,
+    /// Triggers and rules that fire although the session is a replica's (ENABLE ALWAYS or ENABLE
+    /// REPLICA), its partitions' included: the SQL that disables each.
+    pub firing: Vec<String>,
     /// Its columns in their order.
     pub columns: Vec<TargetColumn>,
 }
@@ -69,7 +72,11 @@ pub async fn target_table(target: &Client, name: &TableName) -> Result<Option<Ta
     Ok(Some(TargetTable {
         name: name.clone(),
         is_partitioned: kind == "p",
-        firing_triggers: table.get("firing_triggers"),
+        root: table
+            .get::<_, Option<String>>("root_schema")
+            .zip(table.get::<_, Option<String>>("root_name"))
+            .map(|(schema, name)| TableName::new(schema, name)),
+        firing: table.get("firing"),
         columns: columns
             .iter()
             .map(|row| TargetColumn {

@@ -322,11 +322,12 @@ async fn free_slot(source: &Session, slot: &str, ours: &str) -> Result<()> {
     }
 }
 
-/// The topmost parent of each partition.
+/// The topmost parent of each partition that has rows of its own.
 fn roots(wanted: &Wanted) -> HashMap<TableName, TableName> {
     wanted
         .tables
         .iter()
+        .filter(|table| !table.is_partitioned)
         .filter_map(|table| table.root.as_ref().map(|root| (table.name.clone(), root.clone())))
         .collect()
 }
