@@ -286,7 +286,11 @@ async fn torture(name: &str, kills: u64, seed: u64, half_open_every: u64) {
     for round in 0..kills * 2 {
         arena.progress().await;
         let fault = if round % half_open_every == half_open_every - 1 {
-            Fault::HalfOpen(if round / half_open_every % 2 == 0 { Side::Source } else { Side::Target })
+            Fault::HalfOpen(if (round / half_open_every).is_multiple_of(2) {
+                Side::Source
+            } else {
+                Side::Target
+            })
         } else {
             arena.fault(round)
         };
