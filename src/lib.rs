@@ -1,5 +1,51 @@
 //! `cdc` copies a PostgreSQL database, follows it through a logical replication slot, and keeps a
 //! second one in sync until the switch.
+//!
+//! # How a change travels
+//!
+//! ```text
+//! source                                cdc                                     target
+//!                 ┌──────────────────────────────────────────────────┐
+//! slot, pgoutput ─┼─► replication ─► pgoutput ─► Batcher ─► Applier ─┼─► rows + checkpoint,
+//!                 │     frames       messages    batches    SQL      │   one transaction
+//!                 │       ▲                                    │     │
+//!                 │       └──────── feedback ◄── durable LSN ◄─┘     │
+//!                 └──────────────────────────────────────────────────┘
+//! ```
+//!
+//! Data flows one way, from bytes to SQL; the only thing that flows back is one number, the LSN that
+//! is durable on the target. Follow an UPDATE:
+//!
+//! 1. The source's walsender decodes it from the log when its transaction has committed and sends it
+//!    in a `CopyData` message. [`replication`] owns that connection and hands out [`replication::Frame`]s.
+//! 2. [`pgoutput`] turns the frame's bytes into a [`pgoutput::Message`], without copying the values.
+//! 3. [`engine`] resolves the relation that the message refers to and gives the change to the
+//!    [`apply::Batcher`], which gathers whole transactions, or pieces of a huge one, into a
+//!    [`apply::Batch`].
+//! 4. The [`apply::Applier`] writes the batch and the checkpoint in one transaction of the target and
+//!    counts the rows of each statement: a change does exactly what it did on the source, or the
+//!    stream stops there.
+//! 5. The engine tells the source that everything up to the checkpoint is durable, and the source may
+//!    forget it.
+//!
+//! # Where state is
+//!
+//! Nowhere but in the databases: a slot and a publication on the source, and the [`ledger`] (schema
+//! `cdc`) on the target. The daemon can be killed between any two instructions: [`engine::prepare`]
+//! compares both ends with the ledger, refuses what doesn't fit, and the stream goes on from the
+//! checkpoint. A transaction is sent again only if its rows and its checkpoint were not committed.
+//!
+//! # What happens when something fails
+//!
+//! Every failure is a [`fault::Fault`], and its [`fault::Reaction`] decides: what passes by itself is
+//! tried again by the [`daemon`] with backoff, for ever; what needs a person is an incident in the
+//! ledger, and is tried again every 30 seconds. [`observe`] reads all of that for `cdc status`.
+//!
+//! # The floors
+//!
+//! Imports only go down: [`commands`] → [`demo`] → [`daemon`] → [`engine`], [`observe`] →
+//! [`replication`], [`apply`] → [`pgoutput`] → [`ledger`], [`catalog`], [`config`] → [`connect`] →
+//! [`lsn`], [`fault`], [`limits`].
 
 pub mod apply;
 pub mod catalog;
