@@ -17,7 +17,9 @@ create table if not exists cdc.migration (
   source_timeline      bigint,
   source_database      text,
   slot_name            text,
-  -- Publications that we create are ours to manage; one made by hand is used as it is.
+  -- The publications that the stream is decoded with; empty until the slot is there.
+  publications         text[] not null default '{}',
+  -- Those of them that we create are ours to manage; one made by hand is used as it is.
   publications_created text[] not null default '{}',
   created_at           timestamptz not null default pg_catalog.now()
 );

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::publications::{self, Wanted};
-use crate::apply::Applier;
+use crate::apply::{self, Applier};
 use crate::catalog::TableName;
 use crate::config::Config;
 use crate::connect::Session;
@@ -17,6 +17,7 @@ use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Checkpoint, Ledger, Origin};
 use crate::limits;
 use crate::lsn::Lsn;
+use crate::pgoutput::PgTimestamp;
 use crate::replication::{ReplicationStream, Slot, SystemIdentity, Walsender};
 
 /// Both ends, ready to stream.
@@ -37,6 +38,14 @@ pub struct Prepared {
     pub(super) publications: Vec<String>,
     /// Tables published for INSERT and TRUNCATE only.
     pub(super) insert_only: Vec<TableName>,
+}
+
+impl Prepared {
+    /// Where the stream begins: everything committed below is on the target.
+    #[must_use]
+    pub fn checkpoint(&self) -> Lsn {
+        self.checkpoint
+    }
 }
 
 /// The application name of our sessions, so that what an earlier life left behind is recognised.
@@ -68,6 +77,8 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     // The epoch first: a COMMIT of the life before can still come until it has been incremented, and
     // the slot may be compared only with a checkpoint that is final.
     end_leftovers(guard, config).await?;
+    let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
+    apply::become_replica(&apply).await?;
     let known = ledger.next_epoch().await?;
     let recorded = if known.is_some() { ledger.origin().await? } else { None };
     if let Some(recorded) = &recorded {
@@ -76,13 +87,13 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     let checkpoint = if known.is_some() { ledger.checkpoint().await? } else { None };
     let (publications, start) = match checkpoint {
         Some(checkpoint) => {
-            let publications = publications::existing(&source, config, ledger).await?;
+            let publications = publications::existing(&source, ledger).await?;
             check_slot(&source, &origin, checkpoint, &identity).await?;
-            publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
             (publications, checkpoint.lsn)
         }
-        None => begin(&source, guard, ledger, &wanted, &origin, recorded.is_some()).await?,
+        None => begin(config, &source, guard, ledger, &wanted, &origin, recorded.is_some()).await?,
     };
+    publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
     let epoch = match known {
         Some(epoch) => epoch,
         None => ledger
@@ -91,7 +102,6 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
             .ok_or_else(|| Fault::bug("the ledger has just been made and is gone"))?,
     };
 
-    let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
     let applier_pid = apply.backend_pid();
     let applier = Applier::new(apply, &config.name, epoch, roots(&wanted)).await?;
     free_slot(&source, &origin.slot, &application(config, "walsender")).await?;
@@ -181,6 +191,7 @@ fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
 
 /// The first start, or one that was interrupted before the first checkpoint.
 async fn begin(
+    config: &Config,
     source: &Session,
     guard: &Session,
     ledger: &Ledger,
@@ -188,7 +199,11 @@ async fn begin(
     origin: &Origin,
     was_recorded: bool,
 ) -> Result<(Vec<String>, Lsn)> {
-    let slot = Slot::find(source, &origin.slot).await?;
+    if was_recorded {
+        // A start that was killed may have left a backend behind that still waits for its slot.
+        free_slot(source, &origin.slot, &application(config, "monitor")).await?;
+    }
+    let mut slot = Slot::find(source, &origin.slot).await?;
     if slot.is_some() && !was_recorded {
         return Err(Fault::person(format!(
             "there is a replication slot {} already, which this migration's ledger knows nothing of",
@@ -201,23 +216,40 @@ async fn begin(
         )));
     }
     wanted.check(guard).await?;
+    wanted.rehearse(source).await?;
+    if slot.is_none() {
+        Slot::check_room(source).await?;
+    }
     ledger.create().await?;
-    let publications = wanted.publish(source, ledger).await?;
     ledger.record_origin(origin).await?;
-    let start = match slot {
+    if wanted.publish(source, ledger).await? && slot.take().is_some() {
+        // Its changes of before could not be decoded. Nothing has streamed from it yet.
+        Slot::remove(source, &origin.slot).await?;
+    }
+    let (start, caught_up_to) = match slot {
         // Nothing has streamed from it yet, so its first position still holds.
-        Some(slot) => slot.confirmed_flush_lsn.ok_or_else(|| still_creating(&origin.slot))?,
+        Some(slot) => (slot.confirmed_flush_lsn.ok_or_else(|| still_creating(&origin.slot))?, None),
         None => {
             tracing::info!(
                 slot = origin.slot,
                 "making the replication slot; it waits for running transactions"
             );
-            Slot::create(source, &origin.slot).await?
+            let before = clock(source).await?;
+            (Slot::create(source, &origin.slot).await?, Some(before))
         }
     };
-    ledger.begin_stream(start).await?;
+    let publications = wanted.names();
+    ledger.begin_stream(start, caught_up_to, &publications).await?;
     tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
     Ok((publications, start))
+}
+
+async fn clock(source: &Session) -> Result<PgTimestamp> {
+    let row = source
+        .query_one("SELECT pg_catalog.clock_timestamp()", &[])
+        .await
+        .map_err(|e| Fault::sql(Side::Source, "asking for the time", &e))?;
+    Ok(row.get(0))
 }
 
 fn still_creating(slot: &str) -> Fault {
@@ -237,7 +269,7 @@ async fn check_slot(
     identity: &SystemIdentity,
 ) -> Result<()> {
     let again = |what: String| {
-        Err(Fault::new(Reaction::CopyAgain, what).on(Side::Source).lsn(checkpoint.lsn).remedy(
+        Err(Fault::new(Reaction::CopyAgain, what).on(Side::Source).remedy(
             "changes are missing that can't be had any more: remove the slot and start the migration anew",
         ))
     };
@@ -262,14 +294,14 @@ async fn check_slot(
     if confirmed > checkpoint.lsn {
         return again(format!(
             "the replication slot {} has been confirmed up to {confirmed}, but the target holds changes only up to the \
-             checkpoint: the target was restored from a backup, or something else has used the slot",
-            origin.slot
+             checkpoint, {}: the target was restored from a backup, or something else has used the slot",
+            origin.slot, checkpoint.lsn
         ));
     }
     if checkpoint.lsn > identity.flush_lsn {
         return again(format!(
-            "the source's log ends at {}, before the checkpoint: the source was restored from a backup",
-            identity.flush_lsn
+            "the source's log ends at {}, before the checkpoint, {}: the source was restored from a backup",
+            identity.flush_lsn, checkpoint.lsn
         ));
     }
     Ok(())

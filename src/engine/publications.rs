@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use crate::catalog::{Identity, SourceTable, TableName, missing_on_target, source_tables};
 use crate::config::{Config, Selection};
 use crate::connect::Session;
-use crate::fault::{Fault, Reaction, Result, Side};
+use crate::fault::{Fault, Result, Side};
 use crate::ledger::Ledger;
 use crate::replication::Publication;
 
@@ -94,11 +94,31 @@ impl Wanted {
         ))
     }
 
-    /// Makes the publications before the slot, or finds those made by hand.
-    pub(super) async fn publish(&self, source: &Client, ledger: &Ledger) -> Result<Vec<String>> {
+    /// Asks the source whether it would let us make the publications that are missing.
+    pub(super) async fn rehearse(&self, source: &Client) -> Result<()> {
+        for publication in &self.publications {
+            if Publication::find(source, &publication.name).await?.is_none() {
+                publication.rehearse(source, &self.partitioned()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn partitioned(&self) -> Vec<TableName> {
+        self.tables.iter().filter(|t| t.is_partitioned).map(|t| t.name.clone()).collect()
+    }
+
+    /// The names of the publications.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.publications.iter().map(|p| p.name.clone()).collect()
+    }
+
+    /// Makes the publications, or finds those made by hand. True if one of them was made now: a slot
+    /// from before can't be decoded with it.
+    pub(super) async fn publish(&self, source: &Client, ledger: &Ledger) -> Result<bool> {
         let ours = ledger.publications_created().await?;
-        let partitioned: Vec<TableName> =
-            self.tables.iter().filter(|t| t.is_partitioned).map(|t| t.name.clone()).collect();
+        let partitioned = self.partitioned();
+        let mut has_made_one = false;
         for publication in &self.publications {
             match Publication::find(source, &publication.name).await? {
                 Some(tables) if !ours.contains(&publication.name) => {
@@ -109,8 +129,8 @@ impl Wanted {
                     );
                 }
                 Some(tables) if tables == publication.tables => {}
-                // One of ours from an earlier start that was interrupted, before the slot was made:
-                // nothing has been decoded with it yet, so it can be made anew.
+                // One of ours from an earlier start that was interrupted; the configuration or the
+                // source's tables have changed since. Nothing has been decoded with it yet.
                 Some(_) => {
                     let name = crate::catalog::quote_identifier(&publication.name);
                     source
@@ -118,10 +138,12 @@ impl Wanted {
                         .await
                         .map_err(|e| Fault::sql(Side::Source, "making the publication anew", &e))?;
                     publication.create(source, &partitioned).await?;
+                    has_made_one = true;
                 }
                 None => {
                     ledger.record_publication(&publication.name).await?;
                     publication.create(source, &partitioned).await?;
+                    has_made_one = true;
                     tracing::info!(
                         publication = publication.name,
                         tables = publication.tables.len(),
@@ -130,33 +152,24 @@ impl Wanted {
                 }
             }
         }
-        Ok(self.publications.iter().map(|p| p.name.clone()).collect())
+        Ok(has_made_one)
     }
 }
 
 /// The publications of a migration that has a slot. All of them must still be there: PostgreSQL
 /// misses a publication only when the first change comes, and from 18 on leaves out what it held.
-pub(super) async fn existing(source: &Client, config: &Config, ledger: &Ledger) -> Result<Vec<String>> {
-    let ours = ledger.publications_created().await?;
-    let mut found = Vec::new();
-    for name in [config.slot(), config.insert_only_publication()] {
-        let exists = Publication::find(source, &name).await?.is_some();
-        let is_needed = name == config.slot() || ours.contains(&name);
-        if exists {
-            found.push(name);
-        } else if is_needed {
-            return Err(Fault::new(Reaction::CopyAgain, format!("the publication {name} is gone"))
-                .on(Side::Source)
-                .remedy(
-                    "changes made while it was missing can't be decoded any more, also if it is made again: \
-                     remove the slot and start the migration anew",
-                ));
+pub(super) async fn existing(source: &Client, ledger: &Ledger) -> Result<Vec<String>> {
+    let publications = ledger.publications().await?;
+    for name in &publications {
+        if Publication::find(source, name).await?.is_none() {
+            return Err(Publication::gone(name));
         }
     }
-    Ok(found)
+    Ok(publications)
 }
 
-/// Warns about selected tables that aren't published: they came after the migration had begun.
+/// Warns about selected tables that aren't published: they came after the migration had begun, or the
+/// publication was made by hand without them.
 pub(super) async fn warn_of_unpublished(
     source: &Session,
     wanted: &Wanted,

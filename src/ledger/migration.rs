@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::lsn::Lsn;
+use crate::pgoutput::PgTimestamp;
 
 /// How far a migration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -239,6 +240,19 @@ impl Ledger {
         Ok(())
     }
 
+    /// The publications that the stream is decoded with; none before the stream has begun.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn publications(&self) -> Result<Vec<String>> {
+        let row = self
+            .session
+            .query_one("SELECT publications FROM cdc.migration WHERE name = $1", &[&self.name])
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.get(0))
+    }
+
     /// The publications that were made by us.
     ///
     /// # Errors
@@ -268,16 +282,24 @@ impl Ledger {
         Ok(())
     }
 
-    /// Begins the stream: the first checkpoint and the phase, together.
+    /// Begins the stream: the first checkpoint, the publications and the phase, together.
+    ///
+    /// Everything committed before `caught_up_to`, by the source's clock, is below `start`.
     ///
     /// # Errors
     /// If the target can't be asked.
-    pub async fn begin_stream(&self, start: Lsn) -> Result<()> {
+    pub async fn begin_stream(
+        &self,
+        start: Lsn,
+        caught_up_to: Option<PgTimestamp>,
+        publications: &[String],
+    ) -> Result<()> {
         self.session
             .execute(
-                "WITH m AS (UPDATE cdc.migration SET phase = 'stream' WHERE name = $1 RETURNING name)
-                 INSERT INTO cdc.checkpoint (name, lsn) SELECT name, $2 FROM m",
-                &[&self.name, &start],
+                "WITH m AS (UPDATE cdc.migration SET phase = 'stream', publications = $3
+                             WHERE name = $1 RETURNING name)
+                 INSERT INTO cdc.checkpoint (name, lsn, caught_up_to) SELECT name, $2, $4 FROM m",
+                &[&self.name, &start, &publications, &caught_up_to],
             )
             .await
             .map_err(|e| fault(&e))?;

@@ -8,7 +8,7 @@
 use tokio_postgres::Client;
 
 use crate::catalog::{TableName, quote_identifier};
-use crate::fault::{Fault, Result, Side};
+use crate::fault::{Fault, Reaction, Result, Side};
 
 /// What a publication should hold.
 #[derive(Clone, Debug)]
@@ -56,11 +56,34 @@ impl Publication {
         ))
     }
 
+    /// The fault that says that a publication is not there any more.
+    #[must_use]
+    pub fn gone(name: &str) -> Fault {
+        Fault::new(Reaction::CopyAgain, format!("the publication {name} is gone"))
+            .on(Side::Source)
+            .remedy(
+                "changes made while it is missing can't be decoded any more, also if it is made again: remove the \
+                 slot and start the migration anew",
+            )
+    }
+
     /// Makes it.
     ///
     /// # Errors
     /// If the source refuses, with what to do.
     pub async fn create(&self, source: &Client, partitioned: &[TableName]) -> Result<()> {
+        self.execute(source, &self.to_sql(partitioned)).await
+    }
+
+    /// Finds out whether the source would let us make it, and leaves nothing behind.
+    ///
+    /// # Errors
+    /// Those of [`Publication::create`]. The session's transaction is left failed then.
+    pub async fn rehearse(&self, source: &Client, partitioned: &[TableName]) -> Result<()> {
+        self.execute(source, &format!("BEGIN; {}; ROLLBACK", self.to_sql(partitioned))).await
+    }
+
+    fn to_sql(&self, partitioned: &[TableName]) -> String {
         let tables: Vec<String> = self
             .tables
             .iter()
@@ -70,9 +93,11 @@ impl Publication {
         let list =
             if tables.is_empty() { String::new() } else { format!(" FOR TABLE {}", tables.join(", ")) };
         let publish = if self.insert_only { "insert, truncate" } else { "insert, update, delete, truncate" };
-        let sql =
-            format!("CREATE PUBLICATION {}{list} WITH (publish = '{publish}')", quote_identifier(&self.name));
-        source.batch_execute(&sql).await.map_err(|e| {
+        format!("CREATE PUBLICATION {}{list} WITH (publish = '{publish}')", quote_identifier(&self.name))
+    }
+
+    async fn execute(&self, source: &Client, sql: &str) -> Result<()> {
+        source.batch_execute(sql).await.map_err(|e| {
             let fault = Fault::sql(Side::Source, &format!("creating the publication {}", self.name), &e);
             match fault.code().map(|code| code.code()) {
                 Some("42501") => fault.remedy(

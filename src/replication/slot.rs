@@ -1,9 +1,13 @@
 //! The replication slot on the source: what the server says about it, and how it is made.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::lsn::Lsn;
+
+const FREE_A_SLOT: &str = "drop a slot that nobody uses (SELECT slot_name, active FROM pg_replication_slots; \
+     SELECT pg_drop_replication_slot('...')) or raise max_replication_slots, which needs a restart";
 
 /// A replication slot as `pg_replication_slots` shows it.
 #[derive(Clone, Debug)]
@@ -62,6 +66,41 @@ impl Slot {
         self.wal_status.as_deref() == Some("lost")
     }
 
+    /// Refuses a source that has no slot left, before anything is made there.
+    ///
+    /// # Errors
+    /// With what to do, or if the source can't be asked.
+    pub async fn check_room(source: &Client) -> Result<()> {
+        let row = source
+            .query_one(
+                "SELECT count(*), pg_catalog.current_setting('max_replication_slots')::bigint
+                   FROM pg_catalog.pg_replication_slots",
+                &[],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Source, "counting the replication slots", &e))?;
+        let (used, most): (i64, i64) = (row.get(0), row.get(1));
+        if used < most {
+            return Ok(());
+        }
+        Err(Fault::person(format!("all {most} replication slots of the source are in use"))
+            .on(Side::Source)
+            .sqlstate(SqlState::CONFIGURATION_LIMIT_EXCEEDED)
+            .remedy(FREE_A_SLOT))
+    }
+
+    /// Removes the slot.
+    ///
+    /// # Errors
+    /// If the source refuses.
+    pub async fn remove(source: &Client, name: &str) -> Result<()> {
+        source
+            .execute("SELECT pg_catalog.pg_drop_replication_slot($1::text::name)", &[&name])
+            .await
+            .map_err(|e| Fault::sql(Side::Source, &format!("removing the replication slot {name}"), &e))?;
+        Ok(())
+    }
+
     /// Makes the slot, through an ordinary session, and returns where its changes begin.
     ///
     /// It waits for the transactions that are running on the source at that moment.
@@ -78,10 +117,7 @@ impl Slot {
             .map_err(|e| {
                 let fault = Fault::sql(Side::Source, &format!("creating the replication slot {name}"), &e);
                 match fault.code().map(|code| code.code()) {
-                    Some("53400") => fault.reacting(Reaction::Person).remedy(
-                        "drop a slot that nobody uses (SELECT slot_name, active FROM pg_replication_slots; \
-                         SELECT pg_drop_replication_slot('...')) or raise max_replication_slots, which needs a restart",
-                    ),
+                    Some("53400") => fault.reacting(Reaction::Person).remedy(FREE_A_SLOT),
                     Some("42501") => fault.remedy("give the role the REPLICATION attribute: ALTER ROLE ... REPLICATION"),
                     Some("55000") => fault.remedy(
                         "set wal_level = logical on the source and restart it (ALTER SYSTEM SET wal_level = logical)",
