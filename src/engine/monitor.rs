@@ -11,12 +11,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalog::TableName;
 use crate::connect::Session;
-use crate::fault::{Fault, Reaction, Result, Side};
+use crate::fault::{Fault, Result, Side};
 use crate::ledger::{Ledger, Severity};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
-use crate::replication::Slot;
+use crate::replication::{Publication, Slot};
 
 /// The end of the source's log at a time of its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +86,18 @@ async fn watch_until_fault(
     let mut timer = tokio::time::interval(limits::CLOCK_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_health = Instant::now();
+    let mut is_first = true;
     loop {
         timer.tick().await;
         ticks.send_replace(Some(answered(watched.tick()).await?));
         if Instant::now() >= next_health {
             answered(watched.health()).await?;
+            // A stream that has only just begun proves nothing: what stopped the last one may come
+            // with its first message.
+            if !is_first {
+                answered(watched.ledger.resolve_incidents()).await?;
+            }
+            is_first = false;
             next_health = Instant::now() + limits::HEALTH_INTERVAL;
         }
     }
@@ -118,7 +125,6 @@ impl Watched {
     }
 
     async fn health(&self) -> Result<()> {
-        self.ledger.resolve_incidents().await?;
         if let Some(slot) = Slot::find(&self.source, &self.slot).await?
             && slot.is_lost()
         {
@@ -136,11 +142,7 @@ impl Watched {
             .map_err(|e| Fault::sql(Side::Source, "looking for the publications", &e))?;
         if let Some(row) = gone {
             let name: &str = row.get(0);
-            return Err(Fault::new(Reaction::CopyAgain, format!("the publication {name} is gone"))
-                .on(Side::Source)
-                .remedy(
-                    "changes made while it is missing can't be decoded: remove the slot and start the migration anew",
-                ));
+            return Err(Publication::gone(name));
         }
         self.count_missed().await
     }
@@ -148,13 +150,17 @@ impl Watched {
     /// Updates and deletes of tables that are published for INSERT and TRUNCATE only.
     async fn count_missed(&self) -> Result<()> {
         for table in &self.insert_only {
-            // A partitioned table is counted by its partitions.
+            // A partitioned table is counted by its partitions. One that is gone counts nothing.
             let row = self
                 .source
                 .query_one(
                     "SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::bigint
-                       FROM pg_catalog.pg_partition_tree($1::text::pg_catalog.regclass) AS p
-                       JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = p.relid",
+                       FROM pg_catalog.pg_stat_all_tables AS s
+                       JOIN (SELECT pg_catalog.to_regclass($1) AS relid
+                             UNION
+                             SELECT p.relid
+                               FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) AS p) AS t
+                         ON t.relid = s.relid",
                     &[&table.to_sql()],
                 )
                 .await

@@ -124,7 +124,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The incidents seen last, the latest first.
+    /// The incidents: open ones first, before all those that block, then the latest.
     ///
     /// # Errors
     /// If the target can't be asked.
@@ -136,7 +136,9 @@ impl Ledger {
                         pg_catalog.to_json(first_at) #>> '{}', pg_catalog.to_json(last_at) #>> '{}', count,
                         pg_catalog.to_json(resolved_at) #>> '{}'
                    FROM cdc.incident WHERE name = $1
-                  ORDER BY resolved_at IS NULL DESC, last_at DESC, id DESC LIMIT $2",
+                  ORDER BY resolved_at IS NULL DESC,
+                           resolved_at IS NULL AND severity = 'blocked' DESC, last_at DESC, id DESC
+                  LIMIT $2",
                 &[&self.name, &most],
             )
             .await
