@@ -20,6 +20,7 @@ use crate::engine::{self, Ended, Engine};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{DaemonState, Ledger, Severity};
 use crate::limits;
+use crate::lsn::Lsn;
 use crate::retry::Delays;
 use crate::shutdown::Shutdown;
 
@@ -33,7 +34,7 @@ pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<()> {
         config,
         guard: None,
         earlier_guards: Vec::new(),
-        has_streamed: false,
+        began_at: None,
         delays: Delays::default(),
         last: None,
         unrecorded: None,
@@ -61,7 +62,10 @@ pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<()> {
                     }
                 }
             }
-            Err(fault) if !daemon.has_streamed && fault.reaction() != Reaction::Retry => return Err(fault),
+            Err(fault) if daemon.began_at.is_none() && fault.reaction() != Reaction::Retry => {
+                daemon.refuse(&fault).await;
+                return Err(fault);
+            }
             Err(fault) => {
                 let pause = daemon.report(fault).await;
                 tokio::select! {
@@ -72,7 +76,7 @@ pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<()> {
         }
     }
     tracing::info!("stopping as asked");
-    daemon.say(DaemonState::Stopped, None).await;
+    daemon.leave(None).await;
     Ok(())
 }
 
@@ -82,8 +86,8 @@ struct Daemon<'a> {
     /// Sessions of ours that held the lock, by pid and start: a connection that was lost half-way
     /// may still hold it on the server.
     earlier_guards: Vec<(i32, std::time::SystemTime)>,
-    /// The stream has begun once: what fails from now on is an incident, not a refusal.
-    has_streamed: bool,
+    /// Where the stream began last. Once it has, what fails is an incident, not a refusal.
+    began_at: Option<Lsn>,
     delays: Delays,
     last: Option<Last>,
     /// A fault that could not be written into the ledger when it happened.
@@ -116,7 +120,12 @@ impl Daemon<'_> {
         if let Some((severity, fault)) = self.unrecorded.take() {
             ledger.record_incident(severity, &fault).await?;
         }
-        self.has_streamed = true;
+        let checkpoint = prepared.checkpoint();
+        if self.began_at.is_some_and(|before| before < checkpoint) {
+            // What failed has passed: if the same fault comes again, it comes anew.
+            self.last = None;
+        }
+        self.began_at = Some(checkpoint);
         self.say(DaemonState::Streaming, None).await;
         tracing::info!("streaming");
         Ok(Engine::new(prepared, session, &ledger, &self.config.slot()))
@@ -213,6 +222,31 @@ impl Daemon<'_> {
         match severity {
             Severity::Blocked => limits::BLOCKED_INTERVAL,
             Severity::Retrying | Severity::Warning => self.delays.next_delay(),
+        }
+    }
+
+    /// Writes down a refusal, if there is a ledger already, for whoever asks for the status later.
+    async fn refuse(&mut self, fault: &Fault) {
+        if let Some(guard) = &self.guard {
+            answered(guard.ledger.record_incident(Severity::Blocked, fault)).await;
+        }
+        self.leave(Some(&fault.to_string())).await;
+    }
+
+    /// Says that the daemon has stopped, and lets another one take over at once.
+    async fn leave(&mut self, why: Option<&str>) {
+        let farewell = async {
+            self.say(DaemonState::Stopped, why).await;
+            if let Some(guard) = &self.guard {
+                let unlock = "SELECT pg_catalog.pg_advisory_unlock_all()";
+                if let Err(error) = guard.session.batch_execute(unlock).await {
+                    tracing::debug!("giving the daemon's lock back: {error}");
+                }
+            }
+        };
+        // The server frees the lock anyway when it notices that we are gone.
+        if tokio::time::timeout(limits::CLOSE_TIMEOUT, farewell).await.is_err() {
+            tracing::debug!("the target doesn't answer");
         }
     }
 
