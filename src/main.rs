@@ -29,5 +29,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    Ok(runtime.block_on(commands::run(cli))?)
+    let exit = runtime.block_on(commands::run(cli));
+    // Not waiting: a look-up of a name that hangs in the resolver would hold up the exit.
+    runtime.shutdown_background();
+    Ok(exit?)
 }

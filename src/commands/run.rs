@@ -34,7 +34,14 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
         tracing::warn!("asked again: stopping at once; what was not committed will be sent again");
     };
     tokio::select! {
-        ended = daemon::run(config, stop) => ended.map(|()| Exit::Yes),
+        ended = daemon::run(config, stop) => Ok(match ended {
+            Ok(()) => Exit::Yes,
+            // Into the log, whatever its format.
+            Err(fault) => {
+                tracing::error!("refused to start: {fault}");
+                Exit::from(&fault)
+            }
+        }),
         () = signals => Ok(Exit::Yes),
     }
 }
