@@ -149,12 +149,18 @@ impl Pair {
 
     /// Starts the daemon.
     pub fn daemon(&self) -> Daemon {
+        self.daemon_with(&[])
+    }
+
+    /// Starts the daemon with these arguments.
+    pub fn daemon_with(&self, arguments: &[&str]) -> Daemon {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let log = self.directory.path().join(format!("daemon-{number}.log"));
         let child = self
             .command()
             .arg("run")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("the log is made"))
@@ -284,8 +290,18 @@ impl Daemon {
         self.ended().await
     }
 
+    /// Waits for it to end by itself; gives its exit status and its log.
+    pub async fn outcome(mut self) -> (Option<i32>, String) {
+        let status = self.wait().await;
+        (status.code(), self.log())
+    }
+
     /// Waits for it to end by itself.
     pub async fn ended(mut self) -> ExitStatus {
+        self.wait().await
+    }
+
+    async fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         let deadline = Instant::now() + PATIENCE;
         loop {
