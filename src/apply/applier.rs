@@ -441,6 +441,10 @@ fn remedy_for(sqlstate: Option<&str>) -> Option<&'static str> {
         "42501" => {
             "give the role the right to write this table on the target; the stream goes on by itself within 30 s"
         }
+        "0A000" => {
+            "if it is a foreign key of a table that the source doesn't have, drop the foreign key on the target until \
+             the cutover; the stream goes on by itself within 30 s"
+        }
         code if code.starts_with("42") => {
             "make the target's table as it is on the source; the stream goes on by itself within 30 s"
         }
