@@ -1,0 +1,309 @@
+//! A change that can't be applied stops the stream exactly there, says so, and goes on when the
+//! cause is mended (rule C4).
+
+mod support;
+
+use cdc::lsn::Lsn;
+use futures_util::future::join_all;
+use serde_json::Value;
+use support::pair::Pair;
+use tokio_postgres::Client;
+
+/// Something that is wrong on the target.
+struct Case {
+    name: &'static str,
+    /// Made and filled on both sides; `t` is what the case is about.
+    schema: &'static str,
+    /// What makes the target differ.
+    sabotage: &'static str,
+    /// The transaction of the source that can't be applied.
+    bad: &'static str,
+    /// What a person does on the target.
+    mend: &'static str,
+    /// What the incident has to say.
+    table: &'static str,
+    key: Option<&'static str>,
+    sqlstate: Option<&'static str>,
+    message: &'static str,
+    remedy: &'static str,
+}
+
+const T: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 9) i";
+
+/// A case about the row with id 5 of `t`.
+const ROW: Case = Case {
+    name: "",
+    schema: T,
+    sabotage: "",
+    bad: "UPDATE t SET v = 'bad' WHERE id = 5",
+    mend: "",
+    table: "public.t",
+    key: Some("id=5"),
+    sqlstate: None,
+    message: "",
+    remedy: "",
+};
+
+const CASES: &[Case] = &[
+    Case {
+        name: "update_missing",
+        sabotage: "DELETE FROM t WHERE id = 5",
+        mend: "INSERT INTO t VALUES (5, 'v')",
+        message: "the row that the source's UPDATE changed is not there",
+        remedy: "Put the row there as it was on the source before",
+        ..ROW
+    },
+    Case {
+        name: "delete_missing",
+        sabotage: "DELETE FROM t WHERE id = 5",
+        bad: "DELETE FROM t WHERE id = 5",
+        mend: "INSERT INTO t VALUES (5, 'v')",
+        message: "the row that the source's DELETE changed is not there",
+        remedy: "Put the row there",
+        ..ROW
+    },
+    Case {
+        name: "update_without_a_change_missing",
+        schema: "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (5)",
+        sabotage: "DELETE FROM t",
+        bad: "UPDATE t SET id = id",
+        mend: "INSERT INTO t VALUES (5)",
+        message: "the row that the source's UPDATE changed is not there",
+        remedy: "Put the row there",
+        ..ROW
+    },
+    Case {
+        name: "full_missing",
+        schema: "CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (5, 'v')",
+        sabotage: "UPDATE t SET v = 'other'",
+        mend: "UPDATE t SET v = 'v'",
+        key: Some("id=5, v=v"),
+        message: "the row that the source's UPDATE changed is not there",
+        remedy: "Put the row there",
+        ..ROW
+    },
+    Case {
+        name: "insert_existing",
+        sabotage: "INSERT INTO t VALUES (10, 'mine')",
+        bad: "INSERT INTO t VALUES (10, 'theirs')",
+        mend: "DELETE FROM t WHERE id = 10",
+        key: Some("id=10"),
+        sqlstate: Some("23505"),
+        message: "applying the source's INSERT: duplicate key value violates unique constraint",
+        remedy: "delete that row on the target",
+        ..ROW
+    },
+    Case {
+        name: "update_of_duplicates",
+        sabotage: "ALTER TABLE t DROP CONSTRAINT t_pkey; INSERT INTO t VALUES (5, 'twin')",
+        mend: "DELETE FROM t WHERE v = 'twin'",
+        message: "the source's UPDATE changed one row, here it would be 2",
+        remedy: "delete the superfluous rows",
+        ..ROW
+    },
+    Case {
+        name: "check_violated",
+        sabotage: "ALTER TABLE t ADD CONSTRAINT mine CHECK (v <> 'bad')",
+        mend: "ALTER TABLE t DROP CONSTRAINT mine",
+        sqlstate: Some("23514"),
+        message: "violates check constraint \"mine\"",
+        remedy: "drop it or make it as on the source",
+        ..ROW
+    },
+    Case {
+        name: "not_null_violated",
+        sabotage: "ALTER TABLE t ALTER v SET NOT NULL",
+        bad: "UPDATE t SET v = NULL WHERE id = 5",
+        mend: "ALTER TABLE t ALTER v DROP NOT NULL",
+        sqlstate: Some("23502"),
+        message: "null value in column \"v\"",
+        remedy: "drop it or make it as on the source",
+        ..ROW
+    },
+    Case {
+        name: "too_long",
+        sabotage: "ALTER TABLE t ALTER v TYPE varchar(2)",
+        mend: "ALTER TABLE t ALTER v TYPE text",
+        sqlstate: Some("22001"),
+        message: "value too long for type character varying(2)",
+        remedy: "give it the source's type",
+        ..ROW
+    },
+    Case {
+        name: "another_type",
+        sabotage: "ALTER TABLE t ALTER v TYPE int USING NULL",
+        mend: "ALTER TABLE t ALTER v TYPE text; UPDATE t SET v = 'v'",
+        sqlstate: Some("22P02"),
+        message: "invalid input syntax for type integer: \"bad\"",
+        remedy: "give it the source's type",
+        ..ROW
+    },
+    Case {
+        name: "missing_column",
+        sabotage: "",
+        bad: "ALTER TABLE t ADD n int; UPDATE t SET n = 1 WHERE id = 5",
+        mend: "ALTER TABLE t ADD n int",
+        message: "the column n of the source's table is missing",
+        remedy: "ALTER TABLE \"public\".\"t\" ADD COLUMN \"n\"",
+        ..ROW
+    },
+    Case {
+        name: "missing_table",
+        sabotage: "ALTER TABLE t RENAME TO away",
+        mend: "ALTER TABLE away RENAME TO t",
+        message: "the table is missing",
+        remedy: "create it there as it is on the source",
+        ..ROW
+    },
+    Case {
+        name: "view_instead_of_a_table",
+        sabotage: "ALTER TABLE t RENAME TO away; CREATE VIEW t AS SELECT * FROM away",
+        mend: "DROP VIEW t; ALTER TABLE away RENAME TO t",
+        message: "there is a view or foreign table",
+        remedy: "create the table as it is on the source",
+        ..ROW
+    },
+    Case {
+        name: "generated_there",
+        sabotage: "ALTER TABLE t DROP v; ALTER TABLE t ADD v text GENERATED ALWAYS AS (substr('v', 1)) STORED",
+        mend: "ALTER TABLE t ALTER COLUMN v DROP EXPRESSION",
+        message: "the column v is generated there but an ordinary one on the source",
+        remedy: "DROP EXPRESSION",
+        ..ROW
+    },
+    Case {
+        name: "trigger_always",
+        sabotage:
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v = 1; RETURN NEW; END';
+                   CREATE TRIGGER \"My trigger\" BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f();
+                   ALTER TABLE t ENABLE ALWAYS TRIGGER \"My trigger\"",
+        mend: "ALTER TABLE public.t DISABLE TRIGGER \"My trigger\"",
+        message: "the table has triggers or rules that fire also for replicated changes",
+        remedy: "ALTER TABLE public.t DISABLE TRIGGER \"My trigger\"",
+        ..ROW
+    },
+    Case {
+        name: "rule_for_replicas",
+        sabotage: "CREATE RULE r AS ON UPDATE TO t DO INSTEAD NOTHING; ALTER TABLE t ENABLE REPLICA RULE r",
+        mend: "ALTER TABLE public.t DISABLE RULE r",
+        message: "the table has triggers or rules that fire also for replicated changes",
+        remedy: "ALTER TABLE public.t DISABLE RULE r",
+        ..ROW
+    },
+    Case {
+        name: "trigger_of_a_partition",
+        schema: "CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+                 CREATE TABLE t_1 PARTITION OF t DEFAULT; INSERT INTO t VALUES (5, 'v')",
+        sabotage: "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                   ALTER TABLE t_1 RENAME TO other;
+                   CREATE TRIGGER g BEFORE UPDATE ON other FOR EACH ROW EXECUTE FUNCTION f();
+                   ALTER TABLE other ENABLE REPLICA TRIGGER g",
+        mend: "ALTER TABLE public.other DISABLE TRIGGER g",
+        message: "the table has triggers or rules that fire also for replicated changes",
+        remedy: "ALTER TABLE public.other DISABLE TRIGGER g",
+        ..ROW
+    },
+    Case {
+        name: "truncated_partition",
+        schema: "CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+                 CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (5);
+                 CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (5) TO (10);
+                 INSERT INTO t SELECT i, 'v' FROM generate_series(1, 9) i",
+        sabotage: "CREATE TABLE away (LIKE t INCLUDING ALL); INSERT INTO away SELECT * FROM t; DROP TABLE t;
+                   ALTER TABLE away RENAME TO t",
+        bad: "TRUNCATE t_2",
+        mend: "CREATE TABLE t_2 (LIKE t INCLUDING ALL); INSERT INTO t_2 SELECT * FROM t WHERE id >= 5;
+               DELETE FROM t WHERE id >= 5",
+        key: None,
+        message: "the source truncated the partition public.t_2, which the target doesn't have",
+        remedy: "create the same partition on the target and move its rows there",
+        ..ROW
+    },
+    Case {
+        name: "truncated_reference",
+        sabotage: "CREATE TABLE mine (id int REFERENCES t); INSERT INTO mine VALUES (5)",
+        bad: "TRUNCATE t",
+        mend: "DROP TABLE mine",
+        key: None,
+        sqlstate: Some("0A000"),
+        message: "cannot truncate a table referenced in a foreign key constraint",
+        remedy: "drop the foreign key",
+        ..ROW
+    },
+    Case {
+        name: "end_of_a_huge_transaction",
+        sabotage: "ALTER TABLE t ADD CONSTRAINT mine CHECK (id <> 30000)",
+        bad: "INSERT INTO t SELECT i, repeat('v', 500) FROM generate_series(10, 30000) i",
+        mend: "ALTER TABLE t DROP CONSTRAINT mine",
+        key: Some("id=30000"),
+        sqlstate: Some("23514"),
+        message: "violates check constraint \"mine\"",
+        remedy: "drop it or make it as on the source",
+        ..ROW
+    },
+];
+
+async fn lsn(client: &Client) -> Lsn {
+    client.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await.unwrap().get(0)
+}
+
+/// The rows of `log` on the target: which transactions have been applied.
+async fn applied(pair: &Pair) -> String {
+    let row =
+        pair.target.query_one("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM log", &[]);
+    row.await.unwrap().get(0)
+}
+
+async fn stops_says_so_and_goes_on(case: &Case) {
+    let pair = Pair::new(case.name).await;
+    pair.both("CREATE TABLE log (id int PRIMARY KEY)").await;
+    pair.both(case.schema).await;
+    let daemon = pair.streaming().await;
+    pair.target.batch_execute(case.sabotage).await.unwrap();
+
+    // While it stands still, everything gathers, so that the bad one is in the middle of a batch.
+    daemon.signal("STOP");
+    pair.write("INSERT INTO log VALUES (1)").await;
+    pair.write("INSERT INTO log VALUES (2)").await;
+    let before = lsn(&pair.source).await;
+    pair.write(&format!(
+        "BEGIN; INSERT INTO log VALUES (3); {}; INSERT INTO log VALUES (4); COMMIT",
+        case.bad
+    ))
+    .await;
+    let after = lsn(&pair.source).await;
+    pair.write("INSERT INTO log VALUES (5)").await;
+    daemon.signal("CONT");
+
+    let status = pair.status_is("blocked", |status| status["verdict"] == "blocked").await;
+    assert_eq!(pair.run(&["status"]).status.code(), Some(2), "{}", case.name);
+    assert_eq!(applied(&pair).await, "1,2", "{}", case.name);
+    let incident = &status["incidents"][0];
+    let text = |field: &str| incident[field].as_str().unwrap_or_default().to_owned();
+    assert_eq!(text("severity"), "blocked", "{incident:#}");
+    assert_eq!(text("side"), "target", "{incident:#}");
+    assert_eq!(text("table"), case.table, "{incident:#}");
+    assert_eq!(incident["key"].as_str(), case.key, "{incident:#}");
+    assert_eq!(incident["sqlstate"].as_str(), case.sqlstate, "{incident:#}");
+    assert!(text("message").contains(case.message), "{incident:#}");
+    assert!(text("remedy").contains(case.remedy), "{incident:#}");
+    let at: Lsn = text("lsn").parse().unwrap();
+    assert!(before <= at && at < after, "{before} {at} {after}");
+
+    pair.target.batch_execute(case.mend).await.unwrap();
+    pair.caught_up().await;
+    assert_eq!(applied(&pair).await, "1,2,3,4,5", "{}", case.name);
+    let is_open = |incident: &Value| incident["resolved_at"].is_null() && incident["severity"] == "blocked";
+    pair.status_is("without an open incident", |status| {
+        !status["incidents"].as_array().expect("a list").iter().any(is_open)
+    })
+    .await;
+    pair.ends_equal(daemon).await;
+}
+
+/// Side by side, as each of them waits for the daemon's next attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_does_not_fit_stops_the_stream_until_a_person_has_mended_it() {
+    join_all(CASES.iter().map(stops_says_so_and_goes_on)).await;
+}
