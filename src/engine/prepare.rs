@@ -66,7 +66,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     let mut walsender =
         Walsender::connect(&config.source, Side::Source, &application(config, "walsender")).await?;
     let identity = walsender.identify_system().await?;
-    let wanted = Wanted::on(&source, config).await?;
+    let mut wanted = Wanted::on(&source, config).await?;
     let origin = Origin {
         system_id: identity.system_id,
         timeline: identity.timeline,
@@ -91,7 +91,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
             check_slot(&source, &origin, checkpoint, &identity).await?;
             (publications, checkpoint.lsn)
         }
-        None => begin(config, &source, guard, ledger, &wanted, &origin, recorded.is_some()).await?,
+        None => begin(config, &source, guard, ledger, &mut wanted, &origin, recorded.is_some()).await?,
     };
     publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
     let epoch = match known {
@@ -195,7 +195,7 @@ async fn begin(
     source: &Session,
     guard: &Session,
     ledger: &Ledger,
-    wanted: &Wanted,
+    wanted: &mut Wanted,
     origin: &Origin,
     was_recorded: bool,
 ) -> Result<(Vec<String>, Lsn)> {
@@ -215,6 +215,7 @@ async fn begin(
             origin.slot
         )));
     }
+    wanted.narrow(source, ledger).await?;
     wanted.check(guard).await?;
     wanted.rehearse(source).await?;
     if slot.is_none() {

@@ -61,6 +61,25 @@ impl Wanted {
         self.publications.iter().find(|p| p.insert_only).map_or(&[], |p| &p.tables)
     }
 
+    /// Leaves out what publications that were made by hand leave out: tables, columns, and the
+    /// UPDATEs and DELETEs that need a replica identity.
+    pub(super) async fn narrow(&mut self, source: &Client, ledger: &Ledger) -> Result<()> {
+        let ours =
+            if ledger.exists().await? { ledger.publications_created().await? } else { Default::default() };
+        for publication in &self.publications {
+            if ours.contains(&publication.name) {
+                continue;
+            }
+            let Some(content) = Content::of(source, &publication.name).await? else { continue };
+            self.tables.retain_mut(|table| {
+                !publication.tables.contains(table.published_as()) || content.narrow(table)
+            });
+            let tables = &self.tables;
+            self.unusable.retain(|name| content.needs_identity && tables.iter().any(|t| t.name == *name));
+        }
+        Ok(())
+    }
+
     /// Refuses what can't work, before anything is touched.
     pub(super) async fn check(&self, target: &Client) -> Result<()> {
         for pattern in &self.unmatched {
@@ -153,6 +172,56 @@ impl Wanted {
             }
         }
         Ok(has_made_one)
+    }
+}
+
+/// What a publication holds.
+struct Content {
+    /// UPDATEs or DELETEs are published.
+    needs_identity: bool,
+    /// Tables, or the topmost parents of partitions, with their published columns.
+    tables: Vec<(TableName, Vec<String>)>,
+}
+
+impl Content {
+    /// `None` if there is no such publication.
+    async fn of(source: &Client, name: &str) -> Result<Option<Self>> {
+        let fault = |e| Fault::sql(Side::Source, "reading the publication", &e);
+        let publication = source
+            .query_opt(
+                "SELECT pubupdate OR pubdelete FROM pg_catalog.pg_publication WHERE pubname = $1",
+                &[&name],
+            )
+            .await
+            .map_err(fault)?;
+        let Some(publication) = publication else { return Ok(None) };
+        // PostgreSQL 14 has no column lists, and its view no attnames.
+        let rows = source
+            .query(
+                "SELECT t.schemaname::text, t.tablename::text,
+                        array(SELECT a.attname::text
+                                FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = pg_catalog.format('%I.%I', t.schemaname, t.tablename)::pg_catalog.regclass
+                                 AND coalesce(pg_catalog.to_jsonb(t) -> 'attnames' ? a.attname::text, true))
+                   FROM pg_catalog.pg_publication_tables t
+                  WHERE t.pubname = $1",
+                &[&name],
+            )
+            .await
+            .map_err(fault)?;
+        let tables = rows
+            .iter()
+            .map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2)))
+            .collect();
+        Ok(Some(Self { needs_identity: publication.get(0), tables }))
+    }
+
+    /// Leaves out the table's unpublished columns; false if it isn't published at all.
+    fn narrow(&self, table: &mut SourceTable) -> bool {
+        let held = self.tables.iter().find(|(name, _)| *name == table.name || name == table.published_as());
+        let Some((_, columns)) = held else { return false };
+        table.columns.retain(|column| columns.contains(column));
+        true
     }
 }
 
