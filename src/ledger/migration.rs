@@ -253,17 +253,17 @@ impl Ledger {
         Ok(row.get(0))
     }
 
-    /// The publications that were made by us.
+    /// The publications that were made by us; none if the migration isn't known yet.
     ///
     /// # Errors
     /// If the target can't be asked.
     pub async fn publications_created(&self) -> Result<Vec<String>> {
         let row = self
             .session
-            .query_one("SELECT publications_created FROM cdc.migration WHERE name = $1", &[&self.name])
+            .query_opt("SELECT publications_created FROM cdc.migration WHERE name = $1", &[&self.name])
             .await
             .map_err(|e| fault(&e))?;
-        Ok(row.get(0))
+        Ok(row.map(|row| row.get(0)).unwrap_or_default())
     }
 
     /// Records that a publication is about to be made by us.
