@@ -1,6 +1,8 @@
 //! A change that can't be applied stops the stream exactly there, says so, and goes on when the
 //! cause is mended (rule C4).
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 mod support;
 
 use cdc::lsn::Lsn;

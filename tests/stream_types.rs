@@ -1,5 +1,7 @@
 //! `cdc run` carries every value exactly, whatever the databases' settings are.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 mod support;
 
 use support::pair::Pair;
