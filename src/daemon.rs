@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::connect::Session;
 use crate::engine::{self, Ended, Engine};
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Severity};
+use crate::ledger::{DaemonState, Ledger, Severity, lock_key};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::retry::Delays;
@@ -138,8 +138,7 @@ impl Daemon<'_> {
             if !guard.session.is_closed() && answers(&guard.session).await {
                 return Ok((Arc::clone(&guard.session), guard.ledger.clone()));
             }
-            self.earlier_guards.push((guard.session.backend_pid(), guard.started_at));
-            self.guard = None;
+            self.drop_guard();
         }
         let session =
             Session::open(&self.config.target, Side::Target, &format!("cdc_{} guard", self.config.name))
@@ -153,16 +152,17 @@ impl Daemon<'_> {
             .await
             .map_err(fault)?
             .get(0);
-        for (pid, started_at) in self.earlier_guards.drain(..) {
+        for (pid, started_at) in &self.earlier_guards {
             session
                 .execute(
                     "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
                       WHERE pid = $1 AND backend_start = $2",
-                    &[&pid, &started_at],
+                    &[pid, started_at],
                 )
                 .await
                 .map_err(fault)?;
         }
+        self.earlier_guards.clear();
         let mut is_waiting = false;
         while !session
             .query_one(
@@ -188,6 +188,13 @@ impl Daemon<'_> {
         Ok((session, ledger))
     }
 
+    /// Gives the guard's session up; the server may not have noticed that it is lost.
+    fn drop_guard(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            self.earlier_guards.push((guard.session.backend_pid(), guard.started_at));
+        }
+    }
+
     /// Tells of a fault, in the log and in the ledger, and returns how long to wait.
     async fn report(&mut self, fault: Fault) -> Duration {
         let text = fault.to_string();
@@ -207,6 +214,10 @@ impl Daemon<'_> {
         }
         let logged_at = if is_new { Instant::now() } else { logged_at.unwrap_or_else(Instant::now) };
         self.last = Some(Last { text: text.clone(), times, logged_at });
+        if fault.side() == Some(Side::Target) && fault.is_unreachable() {
+            // Waiting for answers on it would only delay the next attempt.
+            self.drop_guard();
+        }
         let state = match severity {
             Severity::Blocked => DaemonState::Blocked,
             Severity::Retrying | Severity::Warning => DaemonState::Retrying,
@@ -263,12 +274,6 @@ impl Daemon<'_> {
             .await;
         }
     }
-}
-
-/// The key of the lock, hashed by the server.
-#[must_use]
-pub fn lock_key(name: &str) -> String {
-    format!("cdc daemon {name}")
 }
 
 /// Waits for a small answer of the target for as long as an honest one takes. A failure is only

@@ -89,13 +89,13 @@ async fn watch_until_fault(
     let mut is_first = true;
     loop {
         timer.tick().await;
-        ticks.send_replace(Some(answered(watched.tick()).await?));
+        ticks.send_replace(Some(answered(Side::Source, watched.tick()).await?));
         if Instant::now() >= next_health {
-            answered(watched.health()).await?;
+            answered(Side::Source, watched.health()).await?;
             // A stream that has only just begun proves nothing: what stopped the last one may come
             // with its first message.
             if !is_first {
-                answered(watched.ledger.resolve_incidents()).await?;
+                answered(Side::Target, watched.ledger.resolve_incidents()).await?;
             }
             is_first = false;
             next_health = Instant::now() + limits::HEALTH_INTERVAL;
@@ -104,13 +104,16 @@ async fn watch_until_fault(
 }
 
 /// A server that doesn't answer such a small question is lost.
-async fn answered<T>(question: impl Future<Output = Result<T>>) -> Result<T> {
+async fn answered<T>(side: Side, question: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(limits::SILENCE, question).await {
         Ok(answer) => answer,
-        Err(_) => Err(Fault::retry(format!(
-            "a small question was not answered for {} s",
-            limits::SILENCE.as_secs()
-        ))),
+        Err(_) => {
+            let seconds = limits::SILENCE.as_secs();
+            Err(Fault::unreachable(
+                side,
+                format!("the server has not answered a small question for {seconds} s"),
+            ))
+        }
     }
 }
 

@@ -9,6 +9,12 @@ use crate::fault::{Fault, Result, Side};
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
 
+/// What the daemon's advisory lock on the target is made from, hashed by the server.
+#[must_use]
+pub fn lock_key(name: &str) -> String {
+    format!("cdc daemon {name}")
+}
+
 /// How far a migration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

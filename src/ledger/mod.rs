@@ -9,4 +9,4 @@ mod migration;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
 pub use incident::{Incident, Severity};
-pub use migration::{DaemonState, Ledger, Origin, Phase};
+pub use migration::{DaemonState, Ledger, Origin, Phase, lock_key};

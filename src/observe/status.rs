@@ -7,9 +7,8 @@ use serde::Serialize;
 use super::lag::{Lag, Limits, Verdict};
 use crate::config::Config;
 use crate::connect::Session;
-use crate::daemon::lock_key;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{Incident, Ledger, Phase};
+use crate::ledger::{Incident, Ledger, Phase, lock_key};
 use crate::lsn::Lsn;
 use crate::replication::Slot;
 

@@ -320,7 +320,8 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
             if std::thread::panicking() {
-                eprintln!("--- the daemon's log\n{}", self.log());
+                // Its directory may be gone already.
+                eprintln!("--- the daemon's log\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
             }
         }
     }
