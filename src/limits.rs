@@ -48,6 +48,9 @@ pub const SLOT_FREE: Duration = Duration::from_secs(10);
 /// `wal_sender_timeout` shortens it.
 pub const FEEDBACK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// What is taken for `wal_sender_timeout` where that is switched off: PostgreSQL's default.
+pub const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How soon after a commit on the target the source is told of it.
 pub const FEEDBACK_DELAY: Duration = Duration::from_millis(100);
 

@@ -57,6 +57,9 @@ pub struct Engine {
     progress: Progress,
     /// How often the source must hear from us.
     feedback_interval: Duration,
+    /// How long the walsender may say nothing. While it decodes a large transaction of which nothing
+    /// is published, it looks up only every half `wal_sender_timeout`.
+    silence_limit: Duration,
 }
 
 /// Positions, and when they were last spoken of.
@@ -116,7 +119,7 @@ impl Engine {
         };
         let monitor = Task(tokio::spawn(monitor::watch(watched, ticks_out)));
         let now = Instant::now();
-        let third = prepared.wal_sender_timeout.map_or(limits::FEEDBACK_INTERVAL, |timeout| timeout / 3);
+        let timeout = prepared.wal_sender_timeout.unwrap_or(limits::WAL_SENDER_TIMEOUT);
         Self {
             stream: prepared.stream,
             decoder: Decoder::new(ProtoVersion::V1),
@@ -141,7 +144,8 @@ impl Engine {
                 changes: 0,
                 logged_at: now,
             },
-            feedback_interval: third.min(limits::FEEDBACK_INTERVAL),
+            feedback_interval: limits::FEEDBACK_INTERVAL.min(timeout / 3),
+            silence_limit: timeout * 2,
         }
     }
 
@@ -237,7 +241,7 @@ impl Engine {
             self.progress.heard_at = Instant::now();
         }
         let silence = self.progress.heard_at.elapsed();
-        if silence >= limits::SILENCE {
+        if silence >= self.silence_limit {
             return Err(Fault::unreachable(
                 Side::Source,
                 format!("nothing came through the replication connection for {} s", silence.as_secs()),
@@ -247,7 +251,7 @@ impl Engine {
         let answer_is_due = self.progress.reply_requested && !self.batcher.only_moved();
         if has_news || answer_is_due || self.progress.told_at.elapsed() >= self.feedback_interval {
             // An idle connection is asked for an answer, so that its loss is noticed.
-            let is_quiet = silence >= limits::SILENCE / 3;
+            let is_quiet = silence >= self.feedback_interval;
             self.tell(is_quiet).await?;
         }
         Ok(())
