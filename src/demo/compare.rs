@@ -13,7 +13,7 @@ use std::pin::Pin;
 
 use futures_util::TryStreamExt;
 use postgres_protocol::escape::escape_identifier;
-use tokio_postgres::{Client, NoTls, Row, RowStream};
+use tokio_postgres::{Client, Config, NoTls, Row, RowStream};
 
 use crate::fault::{Fault, Result, Side};
 
@@ -26,7 +26,6 @@ const SHOWN_BYTES: usize = 120;
 /// What decides how values are printed, the same on both sides; `lc_monetary` only changes how
 /// `money` is printed. One snapshot for all tables of a side.
 const PIN: &str = "
-    SET statement_timeout = 0;
     SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC';
     SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';
     SET quote_all_identifiers = off; SET search_path = ''; SET row_security = off;
@@ -184,7 +183,10 @@ struct Session {
 impl Session {
     async fn open(url: &str, side: Side) -> Result<Self> {
         let fault = |e| Fault::sql(side, "can't begin to compare", &e);
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(fault)?;
+        let mut config: Config = url.parse().map_err(fault)?;
+        // Lifted from the very start, so that not even the pins are cancelled.
+        config.options("-c statement_timeout=0 -c idle_session_timeout=0");
+        let (client, connection) = config.connect(NoTls).await.map_err(fault)?;
         // What goes wrong with the connection also fails the query in progress.
         tokio::spawn(connection);
         client.batch_execute(PIN).await.map_err(fault)?;

@@ -9,7 +9,7 @@ use cdc::demo::{Cluster, compare::compare};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 
 /// How long a test waits for what should happen in a moment, on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -61,7 +61,10 @@ pub struct Pair {
 
 /// Connects as a test does.
 pub async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("the server answers");
+    let mut config: Config = url.parse().expect("it is a URL");
+    // A database's own deadlines are for the daemon.
+    config.options("-c statement_timeout=0 -c idle_session_timeout=0");
+    let (client, connection) = config.connect(NoTls).await.expect("the server answers");
     tokio::spawn(async move {
         // The end of a connection is the test's own doing.
         let _ = connection.await;
