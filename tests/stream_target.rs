@@ -1,5 +1,7 @@
 //! `cdc run` applies rows as a replica: what the target would do by itself stays undone.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 mod support;
 
 use support::pair::Pair;

@@ -26,6 +26,7 @@ const HOSTILE: &str = "
     ALTER DATABASE postgres SET idle_session_timeout = '1min';
     ALTER DATABASE postgres SET client_min_messages = 'error';
     ALTER DATABASE postgres SET jit = on;
+    ALTER DATABASE postgres SET lc_monetary = 'C.UTF-8';
 ";
 
 const VALUES: &str = "SELECT concat_ws('|', pg_catalog.current_setting('datestyle'),
@@ -34,19 +35,19 @@ const VALUES: &str = "SELECT concat_ws('|', pg_catalog.current_setting('datestyl
     pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('transaction_read_only'),
     pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('synchronous_commit'),
     pg_catalog.current_setting('idle_session_timeout'), pg_catalog.current_setting('client_min_messages'),
-    pg_catalog.current_setting('row_security'), 'pg_class'::regclass)";
+    pg_catalog.current_setting('row_security'), 'pg_class'::regclass,
+    pg_catalog.current_setting('lc_monetary'))";
 
 #[tokio::test]
 async fn values_look_the_same_in_every_session_whatever_the_database_says() {
     let cluster = Cluster::start("settings").await.unwrap();
     admin(&cluster).await.batch_execute(HOSTILE).await.unwrap();
     let expected = "ISO, DMY|2001-02-03 04:05:06+00|1 day 02:00:00|0.30000000000000004|\\x00ff|{NULL}|\"\"|0|off|read \
-                    committed|on|0|notice|off|pg_class";
+                    committed|on|0|notice|off|pg_class|C";
     let session = session(&cluster.url("postgres")).await.unwrap();
     assert_eq!(ask(&session, VALUES).await, expected);
     let mut walsender = walsender(&cluster.url("postgres")).await.unwrap();
     assert_eq!(walsender.query(VALUES).await.unwrap(), [[Some(expected.to_owned())]]);
-    assert_eq!(ask(&session, "SHOW lc_monetary").await, "C");
 }
 
 #[tokio::test]
