@@ -332,6 +332,37 @@ async fn a_publication_dropped_while_streaming_blocks_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_the_way_blocks_and_the_stream_goes_on_by_itself_once_it_is_gone() {
+    let pair = Pair::new("in_the_way").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let daemon = pair.streaming().await;
+    pair.target.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
+    pair.write("INSERT INTO t VALUES (1)").await;
+    pair.write("INSERT INTO t VALUES (2)").await;
+    pair.write("INSERT INTO t VALUES (3)").await;
+    let blocked = pair.status_is("blocked", |status| status["verdict"] == "blocked").await;
+    let incident = &blocked["incidents"][0];
+    assert_eq!(incident["severity"], "blocked", "{blocked:#}");
+    assert_eq!(incident["side"], "target", "{blocked:#}");
+    assert_eq!(incident["sqlstate"], "23505", "{blocked:#}");
+    assert_eq!(incident["table"], "public.t", "{blocked:#}");
+    assert_eq!(incident["key"], "id=2", "{blocked:#}");
+    assert!(incident["lsn"].is_string() && incident["remedy"].is_string(), "{blocked:#}");
+    let (code, text) = status(&pair);
+    assert_eq!(code, Some(2), "{text}");
+    for part in ["blocked: a person is needed", "key id=2", "SQLSTATE 23505", "what to do: "] {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+    // It stops exactly there.
+    pair.status_is("applied up to there", |status| status["checkpoint"]["changes"] == 1).await;
+    pair.target.batch_execute("DELETE FROM t WHERE id = 2").await.unwrap();
+    pair.caught_up().await;
+    let over = pair.status_is("streaming", |status| status["verdict"] == "streaming").await;
+    assert!(over["incidents"][0]["resolved_at"].is_string(), "{over:#}");
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_without_wal_level_logical_is_refused() {
     let cluster = Cluster::builder("replica").setting("wal_level", "replica").start().await.unwrap();
     let target = Pair::new("wal_level").await;
