@@ -239,7 +239,13 @@ impl Daemon<'_> {
     /// Writes down a refusal, if there is a ledger already, for whoever asks for the status later.
     async fn refuse(&mut self, fault: &Fault) {
         if let Some(guard) = &self.guard {
-            answered(guard.ledger.record_incident(Severity::Blocked, fault)).await;
+            answered(async {
+                if guard.ledger.exists().await? {
+                    guard.ledger.record_incident(Severity::Blocked, fault).await?;
+                }
+                Ok(())
+            })
+            .await;
         }
         self.leave(Some(&fault.to_string())).await;
     }
