@@ -1,5 +1,7 @@
 //! What `cdc run` refuses, how it says so, and that a refusal touches nothing.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 mod support;
 
 use std::path::Path;
