@@ -17,9 +17,11 @@ fn main() -> ExitCode {
             return if is_error { ExitCode::from(Exit::Usage.code()) } else { ExitCode::SUCCESS };
         }
     };
-    match run(cli) {
-        Ok(exit) => ExitCode::from(exit.code()),
-        Err(error) => {
+    // The panic's message is on standard error already.
+    match std::panic::catch_unwind(|| run(cli)) {
+        Err(_) => ExitCode::from(Exit::Bug.code()),
+        Ok(Ok(exit)) => ExitCode::from(exit.code()),
+        Ok(Err(error)) => {
             let exit = error.downcast_ref().map_or(Exit::Bug, Exit::from);
             eprintln!("cdc: {error}");
             ExitCode::from(exit.code())

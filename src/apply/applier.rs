@@ -10,8 +10,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
-use super::batch::{Batch, Change, Position, Transaction};
-use super::in_flight::{InFlight, Place, Trouble, Wrong};
+use super::batch::{Batch, Change, Position};
+use super::explain::{RoundFailure, explain, locate};
+use super::in_flight::{InFlight, Place};
 use super::statement::{self, Parameter, Shape};
 use super::table::Fitted;
 use crate::catalog::TableName;
@@ -80,18 +81,6 @@ pub struct Applier {
 struct Prepared {
     statement: tokio_postgres::Statement,
     parameters: Vec<Parameter>,
-}
-
-/// A batch that failed, and the source transaction at which it did, if it is known.
-struct RoundFailure {
-    fault: Fault,
-    transaction: Option<usize>,
-}
-
-impl From<Fault> for RoundFailure {
-    fn from(fault: Fault) -> Self {
-        Self { fault, transaction: None }
-    }
 }
 
 impl Applier {
@@ -168,7 +157,7 @@ impl Applier {
         if !self.is_open {
             let begin =
                 async { session.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await.map(|()| 1) };
-            in_flight.push(begin, 0, None, false).await.map_err(|t| self.explain(batch, t))?;
+            in_flight.push(begin, 0, None, false).await.map_err(|t| explain(batch, t))?;
             self.is_open = true;
         }
         for (t, transaction) in batch.transactions.iter().enumerate() {
@@ -180,11 +169,11 @@ impl Applier {
         let changes = batch.changes();
         let Some(end) = batch.end else {
             // Awaiting the answers keeps the pieces' memory bounded; the transaction stays open.
-            in_flight.drain().await.map_err(|t| self.explain(batch, t))?;
+            in_flight.drain().await.map_err(|t| explain(batch, t))?;
             self.changes_open += changes;
             return Ok(Applied { position: None, changes });
         };
-        in_flight.drain().await.map_err(|t| self.explain(batch, t))?;
+        in_flight.drain().await.map_err(|t| explain(batch, t))?;
         self.commit(batch, end, caught_up_to, changes + self.changes_open).await?;
         self.is_open = false;
         self.changes_open = 0;
@@ -249,30 +238,27 @@ impl Applier {
             Change::Truncate { relations, restart_identity } => {
                 let sql = match self.truncate(relations, *restart_identity).await {
                     Ok(sql) => sql,
-                    Err(fault) => return Err(self.first_cause(in_flight, batch, place, fault).await),
+                    Err(fault) => return Err(first_cause(in_flight, batch, place, fault).await),
                 };
                 let truncate = async move { session.batch_execute(&sql).await.map(|()| 0) };
-                return in_flight
-                    .push(truncate, 0, Some(place), false)
-                    .await
-                    .map_err(|t| self.explain(batch, t));
+                return in_flight.push(truncate, 0, Some(place), false).await.map_err(|t| explain(batch, t));
             }
         };
         let prepared = match self.prepared(relation, change).await {
             Ok(prepared) => prepared,
-            Err(fault) => return Err(self.first_cause(in_flight, batch, place, fault).await),
+            Err(fault) => return Err(first_cause(in_flight, batch, place, fault).await),
         };
         let values: Vec<Text<'a>> = prepared
             .parameters
             .iter()
             .map(|parameter| match *parameter {
                 Parameter::New(i) => Text::of(new, i),
-                Parameter::Old(i) => Text::of(old.map(tuple_of), i),
+                Parameter::Old(i) => Text::of(old.map(OldTuple::tuple), i),
             })
             .collect();
         let bytes = values.iter().map(|v| v.0.map_or(4, |bytes| 4 + bytes.len())).sum();
         let execute = async move { session.execute_raw(&prepared.statement, values).await };
-        in_flight.push(execute, bytes, Some(place), true).await.map_err(|t| self.explain(batch, t))
+        in_flight.push(execute, bytes, Some(place), true).await.map_err(|t| explain(batch, t))
     }
 
     /// The prepared statement for a change.
@@ -352,145 +338,18 @@ impl Applier {
         let since = self.tables.values().filter(move |t| t.root.as_ref() == Some(root)).map(|t| &t.source);
         at_start.chain(since)
     }
-
-    /// A change could not even be sent. If an earlier one has failed meanwhile, that is the cause.
-    async fn first_cause(
-        &self,
-        in_flight: &mut InFlight<'_>,
-        batch: &Batch,
-        place: Place,
-        fault: Fault,
-    ) -> RoundFailure {
-        match in_flight.drain().await {
-            Err(trouble) => self.explain(batch, trouble),
-            Ok(()) => locate(batch, place, fault),
-        }
-    }
-
-    /// Tells a person what went wrong with a statement.
-    fn explain(&self, batch: &Batch, (place, wrong): Trouble) -> RoundFailure {
-        let Some(place) = place else {
-            return match wrong {
-                Wrong::Refused(error) => Fault::sql(Side::Target, "beginning a transaction", &error).into(),
-                Wrong::Rows(rows) => Fault::bug(format!("BEGIN answered with {rows} rows")).into(),
-            };
-        };
-        let change = &batch.transactions[place.transaction].changes[place.change];
-        let what = match change {
-            Change::Insert { .. } => "INSERT",
-            Change::Update { .. } => "UPDATE",
-            Change::Delete { .. } => "DELETE",
-            Change::Truncate { .. } => "TRUNCATE",
-        };
-        let fault = match wrong {
-            Wrong::Refused(error) => {
-                let fault = Fault::sql(Side::Target, &format!("applying the source's {what}"), &error);
-                match remedy_for(fault.code().map(|code| code.code())) {
-                    Some(remedy) => fault.remedy(remedy),
-                    None => fault,
-                }
-            }
-            Wrong::Rows(0) => Fault::person(format!("the row that the source's {what} changed is not there"))
-                .on(Side::Target)
-                .remedy(
-                    "something else has changed the target. Put the row there as it was on the source before this \
-                     transaction; the stream goes on by itself within 30 s",
-                ),
-            Wrong::Rows(rows) => Fault::person(format!("the source's {what} changed one row, here it would be {rows}"))
-                .on(Side::Target)
-                .remedy(
-                    "the target's table has duplicates of a key: delete the superfluous rows and create the key's \
-                     unique index there; the stream goes on by itself within 30 s",
-                ),
-        };
-        locate(batch, place, fault)
-    }
 }
 
-/// Adds where in the stream it was.
-fn locate(batch: &Batch, place: Place, fault: Fault) -> RoundFailure {
-    let transaction: &Transaction = &batch.transactions[place.transaction];
-    let change = &transaction.changes[place.change];
-    let mut fault = fault.lsn(transaction.commit_lsn);
-    if let Some((table, key)) = describe(change) {
-        if fault.table_name().is_none() {
-            fault = fault.table(table);
-        }
-        if let Some(key) = key {
-            fault = fault.key(key);
-        }
-    }
-    RoundFailure { fault, transaction: Some(place.transaction) }
-}
-
-fn remedy_for(sqlstate: Option<&str>) -> Option<&'static str> {
-    Some(match sqlstate? {
-        "23505" | "23P01" => {
-            "the target already has a row that stands in the way: delete that row on the target (the source's row \
-             replaces it), or drop the constraint if only the target has it; the stream goes on by itself within 30 s"
-        }
-        code if code.starts_with("23") => {
-            "the target has a constraint that the source's row does not meet: drop it or make it as on the source; \
-             the stream goes on by itself within 30 s"
-        }
-        code if code.starts_with("22") => {
-            "the target's column can't hold the source's value: give it the source's type; the stream goes on by \
-             itself within 30 s"
-        }
-        "25006" => "the target is read-only: make it writable; the stream goes on by itself within 30 s",
-        "42501" => {
-            "give the role the right to write this table on the target; the stream goes on by itself within 30 s"
-        }
-        "0A000" => {
-            "if it is a foreign key of a table that the source doesn't have, drop the foreign key on the target until \
-             the cutover; the stream goes on by itself within 30 s"
-        }
-        code if code.starts_with("42") => {
-            "make the target's table as it is on the source; the stream goes on by itself within 30 s"
-        }
-        _ => return None,
-    })
-}
-
-/// The table and the key of a change, for a person.
-fn describe(change: &Change) -> Option<(String, Option<String>)> {
-    let (relation, tuple): (&Relation, &Tuple) = match change {
-        Change::Insert { relation, new } => (relation, new),
-        Change::Update { relation, old, new } => (relation, old.as_ref().map_or(new, tuple_of)),
-        Change::Delete { relation, old } => (relation, tuple_of(old)),
-        Change::Truncate { relations, .. } => {
-            let names: Vec<String> = relations.iter().map(|r| format!("{}.{}", r.schema, r.name)).collect();
-            return Some((names.join(", "), None));
-        }
-    };
-    let key: Vec<String> = relation
-        .columns
-        .iter()
-        .zip(tuple.values())
-        .filter(|(column, _)| column.is_key)
-        .map(|(column, value)| match value {
-            Value::Null => format!("{}=NULL", column.name),
-            Value::Unchanged => format!("{}=(not sent)", column.name),
-            Value::Text(bytes) | Value::Binary(bytes) => format!("{}={}", column.name, shorten(bytes)),
-        })
-        .collect();
-    let key = (!key.is_empty()).then(|| key.join(", "));
-    Some((format!("{}.{}", relation.schema, relation.name), key))
-}
-
-/// A value for a person: at most [`limits::SHOWN_CHARS`] characters of it.
-fn shorten(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..limits::SHOWN_CHARS * 4).unwrap_or(bytes));
-    let mut short: String = text.chars().take(limits::SHOWN_CHARS).collect();
-    if short.len() < bytes.len() {
-        short.push('…');
-    }
-    short
-}
-
-fn tuple_of(old: &OldTuple) -> &Tuple {
-    match old {
-        OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple,
+/// A change could not even be sent. If an earlier one has failed meanwhile, that is the cause.
+async fn first_cause(
+    in_flight: &mut InFlight<'_>,
+    batch: &Batch,
+    place: Place,
+    fault: Fault,
+) -> RoundFailure {
+    match in_flight.drain().await {
+        Err(trouble) => explain(batch, trouble),
+        Ok(()) => locate(batch, place, fault),
     }
 }
 

@@ -50,9 +50,7 @@ pub enum Change {
 impl Change {
     /// What it keeps in memory, in bytes.
     fn heap_bytes(&self) -> usize {
-        let tuple = |old: &OldTuple| match old {
-            OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple.heap_bytes(),
-        };
+        let tuple = |old: &OldTuple| old.tuple().heap_bytes();
         size_of::<Self>()
             + match self {
                 Self::Insert { new, .. } => new.heap_bytes(),

@@ -5,7 +5,8 @@
 //!              (pure)             │
 //!                                 ├─ table.rs       a source relation fitted to a target table
 //!                                 ├─ statement.rs   the SQL for one change (pure)
-//!                                 └─ in_flight.rs   pipelining, bounded in bytes
+//!                                 ├─ in_flight.rs   pipelining, bounded in bytes
+//!                                 └─ explain.rs     why a batch could not be applied
 //! ```
 //!
 //! A [`Batch`] is what goes to the target in one round. The applier applies its changes in their
@@ -14,6 +15,7 @@
 
 mod applier;
 mod batch;
+mod explain;
 mod in_flight;
 mod statement;
 mod table;

@@ -345,8 +345,8 @@ impl Engine {
         if let Some(new) = new {
             Relations::check(new, relation)?;
         }
-        if let Some(OldTuple::Key(old) | OldTuple::Full(old)) = old {
-            Relations::check(old, relation)?;
+        if let Some(old) = old {
+            Relations::check(old.tuple(), relation)?;
         }
         Ok(Arc::clone(relation))
     }

@@ -135,6 +135,16 @@ pub enum OldTuple {
     Full(Tuple),
 }
 
+impl OldTuple {
+    /// The tuple of either kind.
+    #[must_use]
+    pub fn tuple(&self) -> &Tuple {
+        match self {
+            Self::Key(tuple) | Self::Full(tuple) => tuple,
+        }
+    }
+}
+
 /// A TRUNCATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Truncate {
