@@ -412,11 +412,12 @@ async fn slots_and_walsenders_that_are_all_used_are_told() {
 /// Makes the cluster `standby` a hot standby of `primary`.
 async fn make_standby(primary: &Cluster, standby: &mut Cluster) {
     let data = standby.data_dir();
-    let owned_by = data.parent().unwrap().to_owned();
-    let kept: Vec<_> =
-        ["postgresql.conf", "pg_hba.conf"].map(|file| (file, std::fs::read(data.join(file)).unwrap())).into();
-    standby.stop(Stop::Fast).await.unwrap();
-    std::fs::remove_dir_all(&data).unwrap();
+    let owned_by = data.parent().expect("it has one").to_owned();
+    let kept: Vec<_> = ["postgresql.conf", "pg_hba.conf"]
+        .map(|file| (file, std::fs::read(data.join(file)).expect("it can be read")))
+        .into();
+    standby.stop(Stop::Fast).await.expect("it stops");
+    std::fs::remove_dir_all(&data).expect("it can be removed");
     let connection = format!("host=127.0.0.1 port={} user=postgres", primary.port());
     succeeds(
         Command::new(primary.binaries().program("pg_basebackup"))
@@ -424,10 +425,10 @@ async fn make_standby(primary: &Cluster, standby: &mut Cluster) {
             .arg(&data),
     );
     for (file, content) in kept {
-        std::fs::write(data.join(file), content).unwrap();
+        std::fs::write(data.join(file), content).expect("it is written");
     }
     succeeds(Command::new("chown").arg("-R").arg(format!("--reference={}", owned_by.display())).arg(&data));
-    standby.start_again().await.unwrap();
+    standby.start_again().await.expect("it starts");
 }
 
 fn succeeds(command: &mut Command) {
