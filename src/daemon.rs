@@ -54,10 +54,15 @@ pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<()> {
                         if since.elapsed() > limits::BACKOFF_LONGEST {
                             daemon.delays.reset();
                         }
-                        let pause = daemon.report(fault).await;
+                        let until = Instant::now() + daemon.report(fault).await;
+                        let pause = async {
+                            engine.hold(until).await;
+                            drop(engine);
+                            tokio::time::sleep_until(until).await;
+                        };
                         tokio::select! {
                             () = shutdown.requested() => {}
-                            () = engine.hold(pause) => {}
+                            () = pause => {}
                         }
                     }
                 }

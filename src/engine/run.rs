@@ -368,16 +368,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps the slot in use, and the source told so, for this long.
-    pub async fn hold(&mut self, duration: Duration) {
-        let until = Instant::now() + duration;
-        while Instant::now() < until {
+    /// Keeps the slot in use, and the source told so, until then. Returns early when that can't be
+    /// done any more, or when the source ends the monitor's session: a source that wants to stop
+    /// waits for its walsenders.
+    pub async fn hold(&mut self, until: Instant) {
+        while Instant::now() < until && !self.monitor.0.is_finished() {
             if let Err(fault) = self.tell(false).await {
                 // The next start meets the same fault and tells of it.
                 tracing::debug!("{fault}");
-                return tokio::time::sleep_until(until).await;
+                return;
             }
-            tokio::time::sleep_until(until.min(Instant::now() + self.feedback_interval)).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(until.min(Instant::now() + self.feedback_interval)) => {}
+                fault = self.monitor.fault() => tracing::debug!("{fault}"),
+            }
         }
     }
 
