@@ -325,6 +325,24 @@ async fn at_rest_the_lag_is_zero_and_an_idle_slot_advances_without_losing_the_ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_can_stop_while_the_daemon_is_blocked() {
+    let mut source = Cluster::start("source").await.unwrap();
+    let target = Cluster::start("target").await.unwrap();
+    let pair = Pair::on(&source, &target, "blocked_stop").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let daemon = pair.streaming().await;
+    pair.target.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+    pair.write("INSERT INTO t VALUES (1)").await;
+    pair.status_is("blocked", |s| s["verdict"] == "blocked").await;
+    // A server waits for its walsenders to be told that everything is flushed, which it isn't here.
+    let began = Instant::now();
+    source.restart(Stop::Fast).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    pair.target.batch_execute("DELETE FROM t").await.unwrap();
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn restarts_of_either_server_need_nobody() {
     let mut source = Cluster::start("source").await.unwrap();
     let mut target = Cluster::start("target").await.unwrap();
