@@ -207,9 +207,11 @@ impl Applier {
             .map_err(|e| Fault::sql(Side::Target, "writing the checkpoint", &e))?;
         if rows != 1 {
             return Err(Fault::retry(
-                "another daemon of this migration has started since, or the ledger's checkpoint was changed",
+                "the checkpoint is not ours to write: another daemon of this migration has started since, or the \
+                 session has lost its settings",
             )
             .on(Side::Target)
+            .remedy("connect to the server itself: a pooler in transaction mode can't be used")
             .into());
         }
         self.session.batch_execute("COMMIT").await.map_err(|e| {

@@ -75,8 +75,6 @@ impl From<io::Error> for Refusal {
 pub(crate) struct Greeting {
     /// The parameters it reports (`server_version`, `in_hot_standby`, ...).
     pub parameters: HashMap<String, String>,
-    /// The process that serves this connection.
-    pub backend_pid: i32,
     /// `AuthenticationOk` up to `ReadyForQuery`, byte by byte.
     pub raw: BytesMut,
 }
@@ -234,7 +232,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Login<'a, S> {
                     greeting.parameters.insert(lossy(&name), lossy(&value));
                 }
                 backend::BACKEND_KEY_DATA_TAG => {
-                    greeting.backend_pid = body.try_get_i32().map_err(|_| out_of_order())?;
+                    // For cancelling, which we don't do; and a pooler's isn't the server's.
                 }
                 backend::READY_FOR_QUERY_TAG => return Ok(greeting),
                 _ => return Err(out_of_order()),

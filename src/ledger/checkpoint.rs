@@ -15,7 +15,8 @@ pub struct Checkpoint {
 ///
 /// Parameters: name, epoch, LSN, commit time, time caught up to, transactions, changes. It goes into
 /// the transaction of the rows that it speaks of (rule C1), and the lock on the epoch's row is held
-/// until that commits.
+/// until that commits. Behind a pooler in transaction mode the session's settings can be gone; then
+/// triggers have fired for the rows, and nothing may be committed.
 #[must_use]
 pub fn write_checkpoint_sql() -> &'static str {
     "WITH writer AS (SELECT FROM cdc.writer WHERE name = $1 AND epoch = $2 FOR SHARE)
@@ -27,7 +28,7 @@ pub fn write_checkpoint_sql() -> &'static str {
             changes = changes + $7,
             updated_at = pg_catalog.clock_timestamp()
        FROM writer
-      WHERE name = $1 AND lsn <= $3"
+      WHERE name = $1 AND lsn <= $3 AND pg_catalog.current_setting('session_replication_role') = 'replica'"
 }
 
 impl Ledger {
