@@ -98,7 +98,7 @@ impl Wanted {
             ))
             .on(Side::Source)
             .remedy(format!(
-                "give each a primary key, or run on the source: {}; or name it in [tables] insert_only if its rows \
+                "give each a primary key, or run on the source: {} Or name it in [tables] insert_only if its rows \
                  never change, or in exclude",
                 list(|t| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", t.to_sql())).join(" ")
             )));

@@ -39,7 +39,11 @@ impl fmt::Display for Status {
                 )?;
             }
         }
-        if let Some(detail) = &self.daemon.detail {
+        // An open incident says the same, and more.
+        let is_told = |detail: &str| {
+            self.incidents.iter().any(|i| i.resolved_at.is_none() && detail.contains(&i.message))
+        };
+        if let Some(detail) = self.daemon.detail.as_ref().filter(|detail| !is_told(detail)) {
             writeln!(f, "              {}", detail.replace('\n', "\n              "))?;
         }
         if let Some(lag) = &self.lag {
@@ -49,7 +53,7 @@ impl fmt::Display for Status {
         if let Some(checkpoint) = &self.checkpoint {
             writeln!(
                 f,
-                "  applied     {} changes in {} transactions, up to {}",
+                "  applied     changes {}, transactions {}, up to {}",
                 checkpoint.changes, checkpoint.transactions, checkpoint.lsn
             )?;
         }
@@ -84,7 +88,7 @@ impl fmt::Display for Incident {
         };
         writeln!(
             f,
-            "  incident    {} ({state}), {} times, first {}, last {}",
+            "  incident    {} ({state}), count {}, first {}, last {}",
             self.severity, self.count, self.first_at, self.last_at
         )?;
         let side = self.side.as_ref().map_or(String::new(), |side| format!("{side}: "));
