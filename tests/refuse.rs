@@ -597,3 +597,76 @@ fn run_in(directory: &Path, arguments: &[&str]) -> std::process::Output {
         .output()
         .expect("cdc runs")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_behind_a_transaction_pooler_is_refused_and_its_sessions_are_left_as_they_were() {
+    let mut pair = Pair::new("pooled_target").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let pooler = Pooler::in_transaction_mode(&pair.target_url);
+    // It is up when it lets us in.
+    while tokio_postgres::connect(&pooler.url, tokio_postgres::NoTls).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pair.daemon_target_url = pooler.url.clone();
+    refuses_untouched(&pair, &["target: a pooler in transaction mode", "direct connection"]).await;
+    let locks = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                  WHERE locktype = 'advisory' AND datname = current_database()";
+    assert_eq!(number(&pair.target, locks).await, 0);
+    // Another client gets the very backend that the daemon had.
+    let (client, connection) = tokio_postgres::connect(&pooler.url, tokio_postgres::NoTls).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let row =
+        client.simple_query("SELECT current_setting('search_path'), current_setting('datestyle')").await;
+    let row = row.unwrap().into_iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.unwrap();
+    assert_eq!((row.get(0), row.get(1)), (Some("\"$user\", public"), Some("ISO, MDY")));
+}
+
+/// A real PgBouncer in front of a server.
+struct Pooler {
+    url: String,
+    process: std::process::Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Pooler {
+    fn in_transaction_mode(url: &str) -> Self {
+        let server = url.rsplit_once(':').unwrap().1;
+        let (server_port, database) = server.split_once('/').unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={server_port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = transaction\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(directory.path(), open(0o755)).unwrap();
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("pgbouncer");
+        command.env("PATH", path);
+        // It refuses to run as root.
+        if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0 {
+            command.args(["-u", "nobody"]);
+        }
+        let process =
+            command.arg(&config).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let process = process.spawn().unwrap();
+        Self {
+            url: format!("postgres://postgres@127.0.0.1:{port}/{database}"),
+            process,
+            _directory: directory,
+        }
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -211,7 +211,6 @@ impl Applier {
                  session has lost its settings",
             )
             .on(Side::Target)
-            .remedy("connect to the server itself: a pooler in transaction mode can't be used")
             .into());
         }
         self.session.batch_execute("COMMIT").await.map_err(|e| {

@@ -78,6 +78,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     // the slot may be compared only with a checkpoint that is final.
     end_leftovers(guard, config).await?;
     let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
+    refuse_pooler(guard, &apply).await?;
     apply::become_replica(&apply).await?;
     let known = ledger.next_epoch().await?;
     let recorded = if known.is_some() { ledger.origin().await? } else { None };
@@ -116,6 +117,28 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
         publications,
         insert_only: wanted.insert_only().to_vec(),
     })
+}
+
+/// Refuses a pooler that gives a session another backend from one transaction to the next: what we
+/// set would be gone for us and hold for others, the switched-off triggers before all.
+async fn refuse_pooler(guard: &Session, apply: &Session) -> Result<()> {
+    let fault = |e| Fault::sql(Side::Target, "looking for a pooler", &e);
+    // While this transaction is open, the guard can't be given its backend.
+    apply.batch_execute("BEGIN").await.map_err(fault)?;
+    let pid: i32 = guard.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await.map_err(fault)?.get(0);
+    apply.batch_execute("ROLLBACK").await.map_err(fault)?;
+    if pid == guard.backend_pid() && pid != apply.backend_pid() {
+        return Ok(());
+    }
+    // Settings and lock stay with the backends, which are somebody else's next. One of the two is
+    // held by a transaction while the other is cleaned.
+    let clean = "RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all()";
+    apply.batch_execute(&format!("BEGIN; {clean}")).await.map_err(fault)?;
+    guard.batch_execute(clean).await.map_err(fault)?;
+    apply.batch_execute("COMMIT").await.map_err(fault)?;
+    Err(Fault::person("a pooler in transaction mode is in between: sessions don't keep their backend")
+        .on(Side::Target)
+        .remedy("use the direct connection to the server (its own port), or a pool in session mode"))
 }
 
 /// What has to be known of the source's configuration.
