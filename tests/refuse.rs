@@ -9,21 +9,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use cdc::demo::{Cluster, Stop};
-use support::pair::{Pair, connect};
-
-/// The daemon ends with this exit status, having said all of this. Gives its log.
-async fn refuses(pair: &Pair, status: i32, said: &[&str]) -> String {
-    let (code, log) = pair.daemon().outcome().await;
-    assert_eq!(code, Some(status), "{log}");
-    for text in said {
-        assert!(log.contains(text), "it never said {text:?}:\n{log}");
-    }
-    log
-}
+use support::pair::{Pair, connect, number};
+use support::pooler::Pooler;
 
 /// Refuses with 2 at the first start, and nothing was made on either side.
 async fn refuses_untouched(pair: &Pair, said: &[&str]) -> String {
-    let log = refuses(pair, 2, said).await;
+    let log = pair.refuses(2, said).await;
     assert!(log.contains("what to do: "), "{log}");
     assert_untouched(pair).await;
     log
@@ -46,20 +37,9 @@ async fn assert_untouched(pair: &Pair) {
     assert_eq!(schemas, 0, "a ledger was made");
 }
 
-async fn number(client: &tokio_postgres::Client, sql: &str) -> i64 {
-    client.query_one(sql, &[]).await.expect("it answers").get(0)
-}
-
 /// The same URL for another role.
 fn as_role(url: &str, role: &str) -> String {
     url.replace("postgres://postgres@", &format!("postgres://{role}@"))
-}
-
-/// `cdc status`: its exit status and its text.
-fn status(pair: &Pair) -> (Option<i32>, String) {
-    let output = pair.run(&["status", "--incidents"]);
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(text).expect("it is text"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,8 +195,7 @@ async fn somebody_elses_slot_is_left_alone() {
     let pair = Pair::new("foreign_slot").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
     pair.write("SELECT pg_create_logical_replication_slot('cdc_foreign_slot', 'pgoutput')").await;
-    refuses(
-        &pair,
+    pair.refuses(
         2,
         &["cdc_foreign_slot", "what to do: ", "pg_drop_replication_slot('cdc_foreign_slot')", "another name"],
     )
@@ -247,121 +226,6 @@ async fn a_publication_made_by_hand_is_used_as_it_is() {
     assert_eq!(status["incidents"][0]["table"], "public.b", "{status:#}");
     assert_eq!(status["incidents"][0]["severity"], "warning", "{status:#}");
     assert!(daemon.terminate().await.success());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
-    let mut pair = Pair::new("position").await;
-    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
-    let daemon = pair.streaming().await;
-    pair.write("INSERT INTO t VALUES (1)").await;
-    pair.ends_equal(daemon).await;
-    let source = pair.source_url.clone();
-
-    // Another database of the same server, another server.
-    pair.write("CREATE DATABASE position_other TEMPLATE template0").await;
-    pair.daemon_source_url = source.replace("/position", "/position_other");
-    connect(&pair.daemon_source_url)
-        .await
-        .batch_execute("CREATE TABLE t (id int PRIMARY KEY)")
-        .await
-        .unwrap();
-    refuses(&pair, 2, &["another database", "position_other", "another name"]).await;
-    pair.daemon_source_url = pair.target_url.clone();
-    refuses(&pair, 2, &["another server", "what to do: "]).await;
-    pair.daemon_source_url = source;
-
-    // The source was restored from a backup: its log ends before the checkpoint.
-    pair.target.batch_execute("CREATE TABLE cdc.kept AS SELECT lsn FROM cdc.checkpoint; UPDATE cdc.checkpoint SET lsn = '7FFFFFFF/0'").await.unwrap();
-    refuses(&pair, 2, &["before the checkpoint, 7FFFFFFF/0"]).await;
-    pair.target
-        .batch_execute("UPDATE cdc.checkpoint c SET lsn = k.lsn FROM cdc.kept k; DROP TABLE cdc.kept")
-        .await
-        .unwrap();
-
-    // A publication that is gone.
-    pair.write("DROP PUBLICATION cdc_position").await;
-    refuses(&pair, 2, &["the publication cdc_position is gone", "what to do: "]).await;
-    let (code, text) = status(&pair);
-    assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("stopped") && text.contains("the publication cdc_position is gone"), "{text}");
-    pair.write("CREATE PUBLICATION cdc_position FOR TABLE t").await;
-    let daemon = pair.streaming().await;
-    pair.write("INSERT INTO t VALUES (2)").await;
-    pair.caught_up().await;
-    pair.status_is("over the incidents", |status| {
-        status["incidents"].as_array().unwrap().iter().all(|i| !i["resolved_at"].is_null())
-    })
-    .await;
-    pair.ends_equal(daemon).await;
-
-    // The slot has moved on without us: what is in between can't be had any more.
-    pair.write("INSERT INTO t VALUES (3)").await;
-    pair.write("SELECT pg_replication_slot_advance('cdc_position', pg_current_wal_lsn())").await;
-    refuses(&pair, 2, &["has been confirmed up to", "what to do: "]).await;
-    pair.write("SELECT pg_drop_replication_slot('cdc_position'), pg_create_logical_replication_slot('cdc_position', 'pgoutput')").await;
-    refuses(&pair, 2, &["has been confirmed up to"]).await;
-    pair.write("SELECT pg_drop_replication_slot('cdc_position'), pg_create_logical_replication_slot('cdc_position', 'test_decoding')").await;
-    refuses(&pair, 2, &["another one now", "test_decoding"]).await;
-    pair.write("SELECT pg_drop_replication_slot('cdc_position')").await;
-    refuses(&pair, 2, &["the replication slot cdc_position is gone"]).await;
-    let (code, text) = status(&pair);
-    assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("lost"), "{text}");
-    assert_eq!(
-        number(&pair.source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'cdc_position'")
-            .await,
-        0
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_publication_dropped_while_streaming_blocks_until_it_is_back() {
-    let pair = Pair::new("unpublished").await;
-    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
-    let daemon = pair.streaming().await;
-    pair.write("DROP PUBLICATION cdc_unpublished").await;
-    let blocked = pair.status_is("blocked", |status| status["verdict"] == "blocked").await;
-    assert_eq!(status(&pair).0, Some(2));
-    assert_eq!(blocked["incidents"][0]["severity"], "blocked", "{blocked:#}");
-    assert_eq!(blocked["incidents"][0]["message"], "the publication cdc_unpublished is gone");
-    assert!(blocked["incidents"][0]["remedy"].is_string());
-    assert!(blocked["slot"]["is_active"].as_bool().unwrap(), "the slot is held while blocked");
-    pair.write("CREATE PUBLICATION cdc_unpublished FOR TABLE t; INSERT INTO t VALUES (1)").await;
-    pair.caught_up().await;
-    pair.status_is("streaming", |status| status["verdict"] == "streaming").await;
-    pair.ends_equal(daemon).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_row_in_the_way_blocks_and_the_stream_goes_on_by_itself_once_it_is_gone() {
-    let pair = Pair::new("in_the_way").await;
-    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
-    let daemon = pair.streaming().await;
-    pair.target.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
-    pair.write("INSERT INTO t VALUES (1)").await;
-    pair.write("INSERT INTO t VALUES (2)").await;
-    pair.write("INSERT INTO t VALUES (3)").await;
-    let blocked = pair.status_is("blocked", |status| status["verdict"] == "blocked").await;
-    let incident = &blocked["incidents"][0];
-    assert_eq!(incident["severity"], "blocked", "{blocked:#}");
-    assert_eq!(incident["side"], "target", "{blocked:#}");
-    assert_eq!(incident["sqlstate"], "23505", "{blocked:#}");
-    assert_eq!(incident["table"], "public.t", "{blocked:#}");
-    assert_eq!(incident["key"], "id=2", "{blocked:#}");
-    assert!(incident["lsn"].is_string() && incident["remedy"].is_string(), "{blocked:#}");
-    let (code, text) = status(&pair);
-    assert_eq!(code, Some(2), "{text}");
-    for part in ["blocked: a person is needed", "key id=2", "SQLSTATE 23505", "what to do: "] {
-        assert!(text.contains(part), "{part:?} is missing:\n{text}");
-    }
-    // It stops exactly there.
-    pair.status_is("applied up to there", |status| status["checkpoint"]["changes"] == 1).await;
-    pair.target.batch_execute("DELETE FROM t WHERE id = 2").await.unwrap();
-    pair.caught_up().await;
-    let over = pair.status_is("streaming", |status| status["verdict"] == "streaming").await;
-    assert!(over["incidents"][0]["resolved_at"].is_string(), "{over:#}");
-    pair.ends_equal(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -455,50 +319,7 @@ async fn a_hot_standby_is_refused_and_so_is_its_timeline_once_it_is_promoted() {
     let promoted = connect(&standby.url("postgres")).await;
     assert!(promoted.query_one("SELECT pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
     pair.daemon_source_url = standby.url("failover");
-    refuses(&pair, 2, &["another timeline", "made for 1, this is 2", "copied again"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
-    let source = Cluster::builder("source")
-        .initdb_arg("--wal-segsize=1")
-        .setting("max_slot_wal_keep_size", "2MB")
-        .setting("min_wal_size", "2MB")
-        .setting("max_wal_size", "4MB")
-        .start()
-        .await
-        .unwrap();
-    let target = Cluster::start("target").await.unwrap();
-    let pair = Pair::on(&source, &target, "lost").await;
-    pair.both("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
-    let daemon = pair.streaming().await;
-    daemon.signal("STOP");
-    for i in 0..10 {
-        pair.write(&format!(
-            "INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series({}, {}) i",
-            i * 2000,
-            i * 2000 + 1999
-        ))
-        .await;
-        pair.write("SELECT pg_switch_wal(); CHECKPOINT").await;
-    }
-    assert_eq!(pair.status()["verdict"], "lost");
-    daemon.signal("CONT");
-    let lost = pair
-        .status_is("lost with an incident", |status| {
-            !status["incidents"].as_array().unwrap().is_empty() && status["daemon"]["state"] == "blocked"
-        })
-        .await;
-    assert_eq!(lost["verdict"], "lost", "{lost:#}");
-    assert_eq!(lost["slot"]["wal_status"], "lost", "{lost:#}");
-    assert!(
-        lost["incidents"][0]["message"].as_str().unwrap().contains("the replication slot cdc_lost is lost"),
-        "{lost:#}"
-    );
-    assert!(lost["incidents"][0]["remedy"].as_str().unwrap().contains("copied again"), "{lost:#}");
-    assert_eq!(status(&pair).0, Some(2));
-    assert!(daemon.terminate().await.success());
-    refuses(&pair, 2, &["the replication slot cdc_lost is lost", "max_slot_wal_keep_size"]).await;
+    pair.refuses(2, &["another timeline", "made for 1, this is 2", "copied again"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -541,7 +362,7 @@ async fn wrong_passwords_databases_and_hosts_come_with_advice() {
         daemon.wait_for_log(said[1]).await;
         daemon.wait_for_log("trying again").await;
         assert!(daemon.terminate().await.success());
-        let (code, text) = status(&pair);
+        let (code, text) = pair.status_text();
         assert_eq!(code, Some(3), "{text}");
         assert!(text.contains(said[0]) && text.contains(said[1]), "{text}");
     }
@@ -602,18 +423,16 @@ fn run_in(directory: &Path, arguments: &[&str]) -> std::process::Output {
 async fn a_target_behind_a_transaction_pooler_is_refused_and_its_sessions_are_left_as_they_were() {
     let mut pair = Pair::new("pooled_target").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
-    let pooler = Pooler::in_transaction_mode(&pair.target_url);
-    // It is up when it lets us in.
-    while tokio_postgres::connect(&pooler.url, tokio_postgres::NoTls).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    pair.daemon_target_url = pooler.url.clone();
+    let server_port = pair.target_url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0;
+    let pooler = Pooler::start(server_port.parse().unwrap(), "transaction").await;
+    pair.daemon_target_url = pooler.url(&pair.name);
     refuses_untouched(&pair, &["target: a pooler in transaction mode", "direct connection"]).await;
     let locks = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                   WHERE locktype = 'advisory' AND datname = current_database()";
     assert_eq!(number(&pair.target, locks).await, 0);
     // Another client gets the very backend that the daemon had.
-    let (client, connection) = tokio_postgres::connect(&pooler.url, tokio_postgres::NoTls).await.unwrap();
+    let (client, connection) =
+        tokio_postgres::connect(&pair.daemon_target_url, tokio_postgres::NoTls).await.unwrap();
     let _connection = tokio::spawn(connection);
     let row =
         client.simple_query("SELECT current_setting('search_path'), current_setting('datestyle')").await;
@@ -623,50 +442,4 @@ async fn a_target_behind_a_transaction_pooler_is_refused_and_its_sessions_are_le
     });
     let row = row.unwrap();
     assert_eq!((row.get(0), row.get(1)), (Some("\"$user\", public"), Some("ISO, MDY")));
-}
-
-/// A real PgBouncer in front of a server.
-struct Pooler {
-    url: String,
-    process: std::process::Child,
-    _directory: tempfile::TempDir,
-}
-
-impl Pooler {
-    fn in_transaction_mode(url: &str) -> Self {
-        let server = url.rsplit_once(':').unwrap().1;
-        let (server_port, database) = server.split_once('/').unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("pgbouncer.ini");
-        let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={server_port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = transaction\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let open = std::os::unix::fs::PermissionsExt::from_mode;
-        std::fs::set_permissions(directory.path(), open(0o755)).unwrap();
-        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-        let mut command = Command::new("pgbouncer");
-        command.env("PATH", path);
-        // It refuses to run as root.
-        if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0 {
-            command.args(["-u", "nobody"]);
-        }
-        let process =
-            command.arg(&config).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        let process = process.spawn().unwrap();
-        Self {
-            url: format!("postgres://postgres@127.0.0.1:{port}/{database}"),
-            process,
-            _directory: directory,
-        }
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

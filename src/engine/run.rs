@@ -372,7 +372,9 @@ impl Engine {
     /// done any more, or when the source ends the monitor's session: a source that wants to stop
     /// waits for its walsenders.
     pub async fn hold(&mut self, until: Instant) {
-        while Instant::now() < until && !self.monitor.0.is_finished() {
+        // If what failed is the monitor, it has ended already.
+        let is_watched = !self.monitor.0.is_finished();
+        while Instant::now() < until {
             if let Err(fault) = self.tell(false).await {
                 // The next start meets the same fault and tells of it.
                 tracing::debug!("{fault}");
@@ -380,7 +382,10 @@ impl Engine {
             }
             tokio::select! {
                 () = tokio::time::sleep_until(until.min(Instant::now() + self.feedback_interval)) => {}
-                fault = self.monitor.fault() => tracing::debug!("{fault}"),
+                fault = self.monitor.fault(), if is_watched => {
+                    tracing::debug!("{fault}");
+                    return;
+                }
             }
         }
     }

@@ -1,10 +1,9 @@
 //! Passwords, roles, hosts, and a pooler in the server's place.
 
-use std::process::{Command, Stdio};
-
 use cdc::demo::Stop;
 
 use super::certificates::{Authority, Files, self_signed};
+use super::pooler::Pooler;
 use super::*;
 
 const ROLES: &str = "
@@ -172,28 +171,9 @@ async fn a_full_server_is_tried_again() {
 #[tokio::test]
 async fn a_pooler_is_told_from_a_server() {
     let cluster = Cluster::start("pooled").await.unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let files = Files::new();
-    let config = format!(
-        "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-         listen_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = session\n",
-        cluster.port()
-    );
-    let config = files.write("pgbouncer.ini", &config, 0o644);
-    let mut command = Command::new("pgbouncer");
-    // It refuses to run as root.
-    if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0 {
-        command.args(["-u", "nobody"]);
-    }
-    let child = command.arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let _pgbouncer = Killed(child);
-    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-    let opened = loop {
-        match session(&url).await {
-            Err(fault) if fault.is_unreachable() => tokio::task::yield_now().await,
-            other => break other,
-        }
-    };
+    let pooler = Pooler::start(cluster.port(), "session").await;
+    let url = pooler.url("postgres");
+    let opened = session(&url).await;
     // Sessions go through it (in session mode); replication doesn't.
     assert_eq!(ask(&opened.unwrap(), "SHOW datestyle").await, "ISO, MDY");
     assert_person(
@@ -202,14 +182,4 @@ async fn a_pooler_is_told_from_a_server() {
     );
     let options = format!("{url}?options=-cwork_mem%3D1MB");
     assert_person(session(&options).await, &["unsupported startup parameter", "pooler"]);
-}
-
-/// A process that is gone when this is dropped.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -4,6 +4,8 @@
 
 mod certificates;
 mod logins;
+#[path = "../support/pooler.rs"]
+mod pooler;
 mod sessions;
 mod streams;
 mod tls;

@@ -2,4 +2,5 @@
 #![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test file uses its own part of it")]
 
 pub mod pair;
+pub mod pooler;
 pub mod proxy;

@@ -72,6 +72,11 @@ pub async fn connect(url: &str) -> Client {
     client
 }
 
+/// The one number that a query gives.
+pub async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.expect("it answers").get(0)
+}
+
 impl Pair {
     /// Fresh databases on the servers that this file's tests share.
     pub async fn new(name: &str) -> Self {
@@ -189,6 +194,23 @@ impl Pair {
                 String::from_utf8_lossy(&output.stderr)
             )
         })
+    }
+
+    /// `cdc status`: its exit status and its text.
+    pub fn status_text(&self) -> (Option<i32>, String) {
+        let output = self.run(&["status", "--incidents"]);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("it is text"))
+    }
+
+    /// The daemon ends with this exit status, having said all of this. Gives its log.
+    pub async fn refuses(&self, status: i32, said: &[&str]) -> String {
+        let (code, log) = self.daemon().outcome().await;
+        assert_eq!(code, Some(status), "{log}");
+        for text in said {
+            assert!(log.contains(text), "it never said {text:?}:\n{log}");
+        }
+        log
     }
 
     /// Waits until `cdc status` is as wanted, and returns it.

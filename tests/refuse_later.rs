@@ -1,0 +1,167 @@
+//! What stops a migration that has begun: positions that no longer hold, lost slots, changes that
+//! don't fit; and that it goes on by itself where that can be mended.
+
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
+mod support;
+
+use cdc::demo::Cluster;
+use support::pair::{Pair, connect, number};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
+    let mut pair = Pair::new("position").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let daemon = pair.streaming().await;
+    pair.write("INSERT INTO t VALUES (1)").await;
+    pair.ends_equal(daemon).await;
+    let source = pair.source_url.clone();
+
+    // Another database of the same server, another server.
+    pair.write("CREATE DATABASE position_other TEMPLATE template0").await;
+    pair.daemon_source_url = source.replace("/position", "/position_other");
+    connect(&pair.daemon_source_url)
+        .await
+        .batch_execute("CREATE TABLE t (id int PRIMARY KEY)")
+        .await
+        .unwrap();
+    pair.refuses(2, &["another database", "position_other", "another name"]).await;
+    pair.daemon_source_url = pair.target_url.clone();
+    pair.refuses(2, &["another server", "what to do: "]).await;
+    pair.daemon_source_url = source;
+
+    // The source was restored from a backup: its log ends before the checkpoint.
+    pair.target.batch_execute("CREATE TABLE cdc.kept AS SELECT lsn FROM cdc.checkpoint; UPDATE cdc.checkpoint SET lsn = '7FFFFFFF/0'").await.unwrap();
+    pair.refuses(2, &["before the checkpoint, 7FFFFFFF/0"]).await;
+    pair.target
+        .batch_execute("UPDATE cdc.checkpoint c SET lsn = k.lsn FROM cdc.kept k; DROP TABLE cdc.kept")
+        .await
+        .unwrap();
+
+    // A publication that is gone.
+    pair.write("DROP PUBLICATION cdc_position").await;
+    pair.refuses(2, &["the publication cdc_position is gone", "what to do: "]).await;
+    let (code, text) = pair.status_text();
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("stopped") && text.contains("the publication cdc_position is gone"), "{text}");
+    pair.write("CREATE PUBLICATION cdc_position FOR TABLE t").await;
+    let daemon = pair.streaming().await;
+    pair.write("INSERT INTO t VALUES (2)").await;
+    pair.caught_up().await;
+    pair.status_is("over the incidents", |status| {
+        status["incidents"].as_array().unwrap().iter().all(|i| !i["resolved_at"].is_null())
+    })
+    .await;
+    pair.ends_equal(daemon).await;
+
+    // The slot has moved on without us: what is in between can't be had any more.
+    pair.write("INSERT INTO t VALUES (3)").await;
+    pair.write("SELECT pg_replication_slot_advance('cdc_position', pg_current_wal_lsn())").await;
+    pair.refuses(2, &["has been confirmed up to", "what to do: "]).await;
+    pair.write("SELECT pg_drop_replication_slot('cdc_position'), pg_create_logical_replication_slot('cdc_position', 'pgoutput')").await;
+    pair.refuses(2, &["has been confirmed up to"]).await;
+    pair.write("SELECT pg_drop_replication_slot('cdc_position'), pg_create_logical_replication_slot('cdc_position', 'test_decoding')").await;
+    pair.refuses(2, &["another one now", "test_decoding"]).await;
+    pair.write("SELECT pg_drop_replication_slot('cdc_position')").await;
+    pair.refuses(2, &["the replication slot cdc_position is gone"]).await;
+    let (code, text) = pair.status_text();
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("lost"), "{text}");
+    assert_eq!(
+        number(&pair.source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'cdc_position'")
+            .await,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_dropped_while_streaming_blocks_until_it_is_back() {
+    let pair = Pair::new("unpublished").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let daemon = pair.streaming().await;
+    pair.write("DROP PUBLICATION cdc_unpublished").await;
+    let blocked = pair.status_is("blocked", |status| status["verdict"] == "blocked").await;
+    assert_eq!(pair.status_text().0, Some(2));
+    assert_eq!(blocked["incidents"][0]["severity"], "blocked", "{blocked:#}");
+    assert_eq!(blocked["incidents"][0]["message"], "the publication cdc_unpublished is gone");
+    assert!(blocked["incidents"][0]["remedy"].is_string());
+    assert!(blocked["slot"]["is_active"].as_bool().unwrap(), "the slot is held while blocked");
+    pair.write("CREATE PUBLICATION cdc_unpublished FOR TABLE t; INSERT INTO t VALUES (1)").await;
+    pair.caught_up().await;
+    pair.status_is("streaming", |status| status["verdict"] == "streaming").await;
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_the_way_blocks_and_the_stream_goes_on_by_itself_once_it_is_gone() {
+    let pair = Pair::new("in_the_way").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let daemon = pair.streaming().await;
+    pair.target.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
+    pair.write("INSERT INTO t VALUES (1)").await;
+    pair.write("INSERT INTO t VALUES (2)").await;
+    pair.write("INSERT INTO t VALUES (3)").await;
+    let blocked = pair.status_is("blocked", |status| status["verdict"] == "blocked").await;
+    let incident = &blocked["incidents"][0];
+    assert_eq!(incident["severity"], "blocked", "{blocked:#}");
+    assert_eq!(incident["side"], "target", "{blocked:#}");
+    assert_eq!(incident["sqlstate"], "23505", "{blocked:#}");
+    assert_eq!(incident["table"], "public.t", "{blocked:#}");
+    assert_eq!(incident["key"], "id=2", "{blocked:#}");
+    assert!(incident["lsn"].is_string() && incident["remedy"].is_string(), "{blocked:#}");
+    let (code, text) = pair.status_text();
+    assert_eq!(code, Some(2), "{text}");
+    for part in ["blocked: a person is needed", "key id=2", "SQLSTATE 23505", "what to do: "] {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+    // It stops exactly there.
+    pair.status_is("applied up to there", |status| status["checkpoint"]["changes"] == 1).await;
+    pair.target.batch_execute("DELETE FROM t WHERE id = 2").await.unwrap();
+    pair.caught_up().await;
+    let over = pair.status_is("streaming", |status| status["verdict"] == "streaming").await;
+    assert!(over["incidents"][0]["resolved_at"].is_string(), "{over:#}");
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
+    let source = Cluster::builder("source")
+        .initdb_arg("--wal-segsize=1")
+        .setting("max_slot_wal_keep_size", "2MB")
+        .setting("min_wal_size", "2MB")
+        .setting("max_wal_size", "4MB")
+        .start()
+        .await
+        .unwrap();
+    let target = Cluster::start("target").await.unwrap();
+    let pair = Pair::on(&source, &target, "lost").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    let daemon = pair.streaming().await;
+    daemon.signal("STOP");
+    for i in 0..10 {
+        pair.write(&format!(
+            "INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series({}, {}) i",
+            i * 2000,
+            i * 2000 + 1999
+        ))
+        .await;
+        pair.write("SELECT pg_switch_wal(); CHECKPOINT").await;
+    }
+    assert_eq!(pair.status()["verdict"], "lost");
+    daemon.signal("CONT");
+    let lost = pair
+        .status_is("lost with an incident", |status| {
+            !status["incidents"].as_array().unwrap().is_empty() && status["daemon"]["state"] == "blocked"
+        })
+        .await;
+    assert_eq!(lost["verdict"], "lost", "{lost:#}");
+    assert_eq!(lost["slot"]["wal_status"], "lost", "{lost:#}");
+    assert!(
+        lost["incidents"][0]["message"].as_str().unwrap().contains("the replication slot cdc_lost is lost"),
+        "{lost:#}"
+    );
+    assert!(lost["incidents"][0]["remedy"].as_str().unwrap().contains("copied again"), "{lost:#}");
+    assert_eq!(pair.status_text().0, Some(2));
+    assert!(daemon.terminate().await.success());
+    pair.refuses(2, &["the replication slot cdc_lost is lost", "max_slot_wal_keep_size"]).await;
+}
