@@ -1,18 +1,14 @@
-//! The daemon's life: stops, kills, take-overs, restarts of either server, idle nights, its status and its log.
+//! The daemon's life: stops, kills, take-overs, restarts of either server, idle nights.
 
 mod support;
 
 use std::time::{Duration, Instant};
 
 use cdc::demo::{Cluster, Stop};
-use support::pair::{PATIENCE, Pair, connect};
+use support::pair::{PATIENCE, Pair, connect, number};
 use tokio_postgres::Client;
 
 const TABLE: &str = "CREATE TABLE t (id bigserial PRIMARY KEY, v text)";
-
-async fn number(client: &Client, sql: &str) -> i64 {
-    client.query_one(sql, &[]).await.expect("it answers").get(0)
-}
 
 /// Waits until the query's one boolean is true.
 async fn wait_until(client: &Client, sql: &str) {
@@ -35,13 +31,6 @@ async fn wait_for_blocked_apply(pair: &Pair) {
 async fn slot_is_free(pair: &Pair) -> bool {
     let sql = format!("SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'cdc_{}'", pair.name);
     pair.source.query_one(&sql, &[]).await.expect("it answers").get(0)
-}
-
-/// `cdc status` with these arguments: its exit status and its text.
-fn status(pair: &Pair, arguments: &[&str]) -> (i32, String) {
-    let output = pair.run(&[&["status"], arguments].concat());
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("it is text");
-    (output.status.code().expect("it ends"), text)
 }
 
 /// Writes on a connection of its own until it is told to stop.
@@ -163,107 +152,6 @@ async fn a_second_daemon_waits_says_so_and_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_says_how_it_is_with_the_daemon_up_down_and_never_run() {
-    let pair = Pair::new("status").await;
-    pair.both(TABLE).await;
-    let (code, text) = status(&pair, &[]);
-    assert_eq!(code, 2, "{text}");
-    assert!(text.contains("status: stopped") && text.contains("has never run"), "{text}");
-    let never = pair.status();
-    assert_eq!(never["verdict"], "stopped");
-    assert!(
-        never["phase"].is_null() && never["checkpoint"].is_null() && never["daemon"]["state"].is_null(),
-        "{never:#}"
-    );
-    assert_eq!(
-        number(&pair.target, "SELECT count(*) FROM pg_namespace WHERE nspname = 'cdc'").await,
-        0,
-        "status made a ledger"
-    );
-
-    let daemon = pair.streaming().await;
-    pair.write("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i").await;
-    pair.write("UPDATE t SET v = 'w' WHERE id = 1").await;
-    pair.caught_up().await;
-    let up = pair.status_is("streaming", |status| status["verdict"] == "streaming").await;
-    assert_eq!(up["phase"], "stream", "{up:#}");
-    assert_eq!(up["direction"], "forward", "{up:#}");
-    assert_eq!(up["daemon"]["is_running"], true, "{up:#}");
-    assert_eq!(up["daemon"]["pid"], daemon.pid(), "{up:#}");
-    assert_eq!(up["checkpoint"]["transactions"], 2, "{up:#}");
-    assert_eq!(up["checkpoint"]["changes"], 501, "{up:#}");
-    assert_eq!(up["slot"]["name"], "cdc_status", "{up:#}");
-    assert_eq!(up["slot"]["is_active"], true, "{up:#}");
-    assert_eq!(up["slot"]["wal_status"], "reserved", "{up:#}");
-    assert!(up["incidents"].as_array().unwrap().is_empty() && up["source_error"].is_null(), "{up:#}");
-    let (code, text) = status(&pair, &[]);
-    assert_eq!(code, 0, "{text}");
-    for part in [
-        "status: streaming",
-        "stream, forward",
-        "running: streaming since",
-        "lag ",
-        "changes 501, transactions 2",
-        "cdc_status, in use",
-    ] {
-        assert!(text.contains(part), "{part:?} is missing:\n{text}");
-    }
-    assert!(daemon.terminate().await.success());
-    let (code, text) = status(&pair, &[]);
-    assert_eq!(code, 2, "{text}");
-    assert!(
-        text.contains("stopped: no daemon is running") && text.contains("not running, was last: stopped"),
-        "{text}"
-    );
-    assert!(text.contains("cdc_status, not in use"), "{text}");
-    let daemon = pair.streaming().await;
-    daemon.kill();
-    pair.status_is("killed", |status| {
-        status["verdict"] == "stopped" && status["daemon"]["state"] == "streaming"
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_lag_counts_what_a_frozen_daemon_was_not_even_sent() {
-    let pair = Pair::new("frozen").await;
-    pair.both(TABLE).await;
-    let daemon = pair.streaming().await;
-    pair.write("INSERT INTO t VALUES (0)").await;
-    pair.caught_up().await;
-    daemon.signal("STOP");
-    // Each of them is more than the buffers of a connection hold.
-    for first in [1, 12_001, 24_001] {
-        let rows = format!("generate_series({first}, {})", first + 11_999);
-        pair.write(&format!("INSERT INTO t SELECT i, repeat('x', 1000) FROM {rows} i")).await;
-    }
-    let behind = pair
-        .status_is("behind by more than two seconds", |status| {
-            status["lag"]["seconds"].as_f64().is_some_and(|s| s > 2.0)
-        })
-        .await;
-    assert!(behind["lag"]["bytes"].as_u64().unwrap() > 36_000_000, "{behind:#}");
-    let unsent = format!(
-        "SELECT (pg_current_wal_lsn() - sent_lsn) > 1000000 FROM pg_stat_replication WHERE application_name = 'cdc_{} walsender'",
-        pair.name
-    );
-    assert!(pair.source.query_one(&unsent, &[]).await.unwrap().get::<_, bool>(0), "all of it was sent");
-    assert_eq!(status(&pair, &["--max-lag-seconds", "1"]).0, 1);
-    assert_eq!(status(&pair, &["--max-lag-bytes", "1000000"]).0, 1);
-    assert_eq!(status(&pair, &["--max-lag-bytes", "1000000000"]).0, 0);
-    let (_, text) = status(&pair, &["--max-lag-seconds", "1"]);
-    assert!(text.contains("frozen: behind"), "{text}");
-    daemon.signal("CONT");
-    pair.caught_up().await;
-    assert_eq!(status(&pair, &["--max-lag-bytes", "1000000"]).0, 0);
-    daemon.signal("STOP");
-    daemon.kill();
-    assert_eq!(status(&pair, &[]).0, 2);
-    let daemon = pair.streaming().await;
-    pair.ends_equal(daemon).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn at_rest_the_lag_is_zero_and_an_idle_slot_advances_without_losing_the_next_commit() {
     let source = Cluster::start("source").await.unwrap();
     let target = Cluster::start("target").await.unwrap();
@@ -374,11 +262,11 @@ async fn restarts_of_either_server_need_nobody() {
         }
         assert!(asked.elapsed() < Duration::from_secs(20), "its stop took {:?}", asked.elapsed());
         if is_source {
-            let (code, text) = status(&pair, &[]);
+            let (code, text) = pair.status_text(&[]);
             assert_eq!(code, 3, "{text}");
             assert!(text.contains("can't be asked"), "{text}");
         } else {
-            assert_eq!(status(&pair, &[]).0, 3);
+            assert_eq!(pair.status_text(&[]).0, 3);
         }
         server.start_again().await.unwrap();
         pair.source = connect(&pair.source_url).await;
@@ -594,67 +482,4 @@ async fn a_first_start_that_is_resumed_after_the_tables_have_changed_begins_its_
     let daemon = pair.streaming().await;
     pair.write("INSERT INTO added VALUES (1); INSERT INTO t VALUES (2)").await;
     pair.ends_equal(daemon).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_log_is_text_or_json_and_nothing_shows_a_password() {
-    let hba = ["host all all 127.0.0.1/32 scram-sha-256"];
-    let source = Cluster::builder("source").hba(hba).start().await.unwrap();
-    let plain = Pair::new("secrets").await;
-    let socket = format!("host={} port={} user=postgres", source.socket_dir().display(), source.port());
-    let admin = connect(&format!("{socket} dbname=postgres")).await;
-    admin
-        .batch_execute("CREATE ROLE secretive LOGIN SUPERUSER PASSWORD 'p@ss:w/o%r\"d''#&= ?\\x'")
-        .await
-        .unwrap();
-    admin.batch_execute("CREATE DATABASE secrets").await.unwrap();
-    let mut pair = plain;
-    pair.source_url = format!("{socket} dbname=secrets");
-    pair.source = connect(&pair.source_url).await;
-    let encoded = "p%40ss%3Aw%2Fo%25r%22d%27%23%26%3D%20%3F%5Cx";
-    let shown = ["p@ss", "p%40ss", "w/o", "w%2Fo"];
-    pair.daemon_source_url = format!("postgres://secretive:{encoded}@127.0.0.1:{}/secrets", source.port());
-    pair.both(TABLE).await;
-
-    for format in ["text", "json"] {
-        let daemon = pair.daemon_with(&["--log", format]);
-        daemon.wait_for_log("streaming").await;
-        pair.write("INSERT INTO t (v) VALUES ('a')").await;
-        pair.caught_up().await;
-        let command_line = std::fs::read_to_string(format!("/proc/{}/cmdline", daemon.pid())).unwrap();
-        // Losing its connections makes it talk.
-        pair.source.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cdc_secrets%'", &[]).await.unwrap();
-        daemon.wait_for_log("trying again").await;
-        pair.write("INSERT INTO t (v) VALUES ('b')").await;
-        pair.caught_up().await;
-        daemon.signal("TERM");
-        let (code, log) = daemon.outcome().await;
-        assert_eq!(code, Some(0), "{log}");
-        let said =
-            [log.clone(), command_line, status(&pair, &["--incidents"]).1, format!("{:#}", pair.status())]
-                .concat();
-        for secret in shown {
-            assert!(!said.contains(secret), "{secret:?} is shown:\n{said}");
-        }
-        assert!(!log.contains('\u{1b}'), "colours without a terminal:\n{log}");
-        if format == "json" {
-            assert_json_lines(&log);
-        }
-    }
-    // A refusal is a line of the log too.
-    pair.daemon_source_url = pair.daemon_source_url.replace("p%40ss", "wr0ng%40");
-    let (code, log) = pair.daemon_with(&["--log", "json"]).outcome().await;
-    assert_eq!(code, Some(2), "{log}");
-    assert_json_lines(&log);
-    assert!(log.contains("28P01") && !log.contains("wr0ng"), "{log}");
-}
-
-fn assert_json_lines(log: &str) {
-    for line in log.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        assert!(
-            line["level"].is_string() && line["timestamp"].is_string() && line["message"].is_string(),
-            "{line}"
-        );
-    }
 }

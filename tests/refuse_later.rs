@@ -41,8 +41,8 @@ async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
     // A publication that is gone.
     pair.write("DROP PUBLICATION cdc_position").await;
     pair.refuses(2, &["the publication cdc_position is gone", "what to do: "]).await;
-    let (code, text) = pair.status_text();
-    assert_eq!(code, Some(2), "{text}");
+    let (code, text) = pair.status_text(&["--incidents"]);
+    assert_eq!(code, 2, "{text}");
     assert!(text.contains("stopped") && text.contains("the publication cdc_position is gone"), "{text}");
     pair.write("CREATE PUBLICATION cdc_position FOR TABLE t").await;
     let daemon = pair.streaming().await;
@@ -64,8 +64,8 @@ async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
     pair.refuses(2, &["another one now", "test_decoding"]).await;
     pair.write("SELECT pg_drop_replication_slot('cdc_position')").await;
     pair.refuses(2, &["the replication slot cdc_position is gone"]).await;
-    let (code, text) = pair.status_text();
-    assert_eq!(code, Some(2), "{text}");
+    let (code, text) = pair.status_text(&["--incidents"]);
+    assert_eq!(code, 2, "{text}");
     assert!(text.contains("lost"), "{text}");
     assert_eq!(
         number(&pair.source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'cdc_position'")
@@ -81,7 +81,7 @@ async fn a_publication_dropped_while_streaming_blocks_until_it_is_back() {
     let daemon = pair.streaming().await;
     pair.write("DROP PUBLICATION cdc_unpublished").await;
     let blocked = pair.status_is("blocked", |status| status["verdict"] == "blocked").await;
-    assert_eq!(pair.status_text().0, Some(2));
+    assert_eq!(pair.status_text(&["--incidents"]).0, 2);
     assert_eq!(blocked["incidents"][0]["severity"], "blocked", "{blocked:#}");
     assert_eq!(blocked["incidents"][0]["message"], "the publication cdc_unpublished is gone");
     assert!(blocked["incidents"][0]["remedy"].is_string());
@@ -109,8 +109,8 @@ async fn a_row_in_the_way_blocks_and_the_stream_goes_on_by_itself_once_it_is_gon
     assert_eq!(incident["table"], "public.t", "{blocked:#}");
     assert_eq!(incident["key"], "id=2", "{blocked:#}");
     assert!(incident["lsn"].is_string() && incident["remedy"].is_string(), "{blocked:#}");
-    let (code, text) = pair.status_text();
-    assert_eq!(code, Some(2), "{text}");
+    let (code, text) = pair.status_text(&["--incidents"]);
+    assert_eq!(code, 2, "{text}");
     for part in ["blocked: a person is needed", "key id=2", "SQLSTATE 23505", "what to do: "] {
         assert!(text.contains(part), "{part:?} is missing:\n{text}");
     }
@@ -161,7 +161,7 @@ async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
         "{lost:#}"
     );
     assert!(lost["incidents"][0]["remedy"].as_str().unwrap().contains("copied again"), "{lost:#}");
-    assert_eq!(pair.status_text().0, Some(2));
+    assert_eq!(pair.status_text(&["--incidents"]).0, 2);
     assert!(daemon.terminate().await.success());
     pair.refuses(2, &["the replication slot cdc_lost is lost", "max_slot_wal_keep_size"]).await;
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::SimpleQueryMessage;
+
 use super::publications::{self, Wanted};
 use crate::apply::{self, Applier};
 use crate::catalog::TableName;
@@ -123,11 +125,19 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
 /// set would be gone for us and hold for others, the switched-off triggers before all.
 async fn refuse_pooler(guard: &Session, apply: &Session) -> Result<()> {
     let fault = |e| Fault::sql(Side::Target, "looking for a pooler", &e);
-    // While this transaction is open, the guard can't be given its backend.
-    apply.batch_execute("BEGIN").await.map_err(fault)?;
-    let pid: i32 = guard.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await.map_err(fault)?.get(0);
-    apply.batch_execute("ROLLBACK").await.map_err(fault)?;
-    if pid == guard.backend_pid() && pid != apply.backend_pid() {
+    let mut is_pooled = guard.backend_pid() == apply.backend_pid();
+    // Asked in turn: a pooler that hands out the backend used last gives one the other's, and one that
+    // hands out the backend used longest ago gives each another.
+    for session in [apply, guard, guard, apply] {
+        // One message each: a prepared statement's Close would still keep its backend busy.
+        let messages = session.simple_query("SELECT pg_catalog.pg_backend_pid()").await.map_err(fault)?;
+        let pid = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        is_pooled |= pid != Some(&session.backend_pid().to_string());
+    }
+    if !is_pooled {
         return Ok(());
     }
     // Settings and lock stay with the backends, which are somebody else's next. One of the two is

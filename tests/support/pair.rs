@@ -196,11 +196,11 @@ impl Pair {
         })
     }
 
-    /// `cdc status`: its exit status and its text.
-    pub fn status_text(&self) -> (Option<i32>, String) {
-        let output = self.run(&["status", "--incidents"]);
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(text).expect("it is text"))
+    /// `cdc status` with these arguments: its exit status and its text.
+    pub fn status_text(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(&[&["status"], arguments].concat());
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("it is text");
+        (output.status.code().expect("it ends"), text)
     }
 
     /// The daemon ends with this exit status, having said all of this. Gives its log.
