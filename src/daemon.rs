@@ -223,11 +223,7 @@ impl Daemon<'_> {
             // Waiting for answers on it would only delay the next attempt.
             self.drop_guard();
         }
-        let state = match severity {
-            Severity::Blocked => DaemonState::Blocked,
-            Severity::Retrying | Severity::Warning => DaemonState::Retrying,
-        };
-        self.say(state, Some(&text)).await;
+        // The incident first: whoever sees that the daemon is blocked finds out why.
         let recorded = match &self.guard {
             Some(guard) => answered(guard.ledger.record_incident(severity, &fault)).await.is_some(),
             None => false,
@@ -235,6 +231,11 @@ impl Daemon<'_> {
         if !recorded {
             self.unrecorded = Some((severity, fault));
         }
+        let state = match severity {
+            Severity::Blocked => DaemonState::Blocked,
+            Severity::Retrying | Severity::Warning => DaemonState::Retrying,
+        };
+        self.say(state, Some(&text)).await;
         match severity {
             Severity::Blocked => limits::BLOCKED_INTERVAL,
             Severity::Retrying | Severity::Warning => self.delays.next_delay(),
