@@ -1,11 +1,10 @@
 -- The ledger: everything that a migration has to remember, in the database that it applies to.
--- Run at each start; it only adds what is missing. A later version of it is reached from here by
--- statements appended to this file, each of which can be run again.
+-- Run by a start that finds some of it missing; it only adds what is missing.
 
 create schema if not exists cdc;
 
 comment on schema cdc is
-  'The ledger of cdc (change data capture). Remove it with `cdc drop`, not by hand.';
+  'The ledger of cdc (change data capture): while a migration runs, nothing here is to be changed by hand.';
 
 -- One row a migration: what belongs together, and how far it is.
 create table if not exists cdc.migration (

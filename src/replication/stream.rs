@@ -152,8 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         // LoadPublications() in pgoutput.c, PostgreSQL 18; older servers raise 42704 instead.
         if report.severity == "WARNING" && report.code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE {
             return Err(report.fault(self.side, "the server skips changes").remedy(
-                "the publication was dropped, or created after the slot: changes would be missing. Create \
-                 it again, then copy again with `cdc repair --all`",
+                "the publication was dropped, or created after the slot: changes are missing that can't be had any \
+                 more. Remove the slot and start the migration anew",
             ));
         }
         report.log(self.side);
