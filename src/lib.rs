@@ -49,6 +49,7 @@
 
 pub mod apply;
 pub mod catalog;
+pub mod chunk;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -150,7 +150,7 @@ impl Ledger {
     pub async fn exists(&self) -> Result<bool> {
         let row = self
             .session
-            .query_one("SELECT pg_catalog.to_regclass('cdc.insert_only') IS NOT NULL", &[])
+            .query_one("SELECT pg_catalog.to_regclass('cdc.held_back') IS NOT NULL", &[])
             .await
             .map_err(|e| fault(&e))?;
         Ok(row.get(0))
