@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use postgres_protocol::escape::escape_identifier;
 use serde::{Deserialize, Serialize};
 
 /// A transaction id of the source in 64 bits: the epoch, and the 32 bits that the stream carries.
@@ -218,6 +219,21 @@ impl KeyRange {
     pub fn contains(&self, key: &[KeyValue]) -> bool {
         self.lower.as_deref().is_none_or(|lower| lower <= key)
             && self.upper.as_deref().is_none_or(|upper| key < upper)
+    }
+
+    /// As a condition on these columns, which a row comparison lets use their index; `None` if every
+    /// row meets it.
+    #[must_use]
+    pub fn to_sql(&self, columns: &[String]) -> Option<String> {
+        let columns: Vec<String> = columns.iter().map(|name| escape_identifier(name)).collect();
+        let bound = |operator: &str, key: &Key| {
+            let values: Vec<String> = key.iter().map(|value| value.to_sql()).collect();
+            format!("({}) {operator} ({})", columns.join(", "), values.join(", "))
+        };
+        let lower = self.lower.as_ref().map(|key| bound(">=", key));
+        let upper = self.upper.as_ref().map(|key| bound("<", key));
+        let conditions: Vec<String> = lower.into_iter().chain(upper).collect();
+        (!conditions.is_empty()).then(|| conditions.join(" AND "))
     }
 }
 

@@ -66,4 +66,5 @@ pub mod pgoutput;
 pub mod provider;
 pub mod replication;
 pub mod retry;
+pub mod route;
 pub mod shutdown;

@@ -18,7 +18,7 @@ use super::table::Fitted;
 use crate::catalog::TableName;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::write_checkpoint_sql;
+use crate::ledger::{send_back_sql, write_checkpoint_sql};
 use crate::limits;
 use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
 
@@ -244,6 +244,23 @@ impl Applier {
                 let truncate = async move { session.batch_execute(&sql).await.map(|()| 0) };
                 return in_flight.push(truncate, 0, Some(place), false).await.map_err(|t| explain(batch, t));
             }
+            Change::Clear { relation, key, range } => {
+                let table = match self.fitted(relation).await {
+                    Ok(table) => table,
+                    Err(fault) => return Err(first_cause(in_flight, batch, place, fault).await),
+                };
+                let sql = statement::clear(&table, key, range);
+                let clear = async move { session.batch_execute(&sql).await.map(|()| 0) };
+                return in_flight.push(clear, 0, Some(place), false).await.map_err(|t| explain(batch, t));
+            }
+            Change::SendBack { chunk, .. } => {
+                let (name, chunk) = (self.name.clone(), *chunk);
+                let ordinal = i32::try_from(chunk.ordinal).unwrap_or(i32::MAX);
+                let send_back = async move {
+                    session.execute(send_back_sql(), &[&name, &chunk.relation, &ordinal]).await
+                };
+                return in_flight.push(send_back, 0, Some(place), true).await.map_err(|t| explain(batch, t));
+            }
         };
         let prepared = match self.prepared(relation, change).await {
             Ok(prepared) => prepared,
@@ -269,7 +286,9 @@ impl Applier {
             Change::Insert { new, .. } => statement::insert_shape(new)?,
             Change::Update { old, new, .. } => statement::update_shape(&table, old.as_ref(), new)?,
             Change::Delete { old, .. } => statement::delete_shape(&table, old)?,
-            Change::Truncate { .. } => return Err(Fault::bug("a TRUNCATE has no shape")),
+            Change::Truncate { .. } | Change::Clear { .. } | Change::SendBack { .. } => {
+                return Err(Fault::bug("only a change of one row has a shape"));
+            }
         };
         let key = (relation.oid, shape);
         if let Some(prepared) = self.statements.get(&key) {

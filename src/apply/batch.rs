@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::chunk::{ChunkId, KeyRange};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::{Begin, Commit, OldTuple, PgTimestamp, Relation, Tuple};
@@ -45,6 +46,22 @@ pub enum Change {
         /// Their sequences started again.
         restart_identity: bool,
     },
+    /// All rows of a key range are gone: what a TRUNCATE means for a table that is partly copied.
+    Clear {
+        /// The table that was emptied.
+        relation: Arc<Relation>,
+        /// The columns that the range is of.
+        key: Vec<String>,
+        /// The range.
+        range: KeyRange,
+    },
+    /// A chunk has to be copied again: a row has moved into it that can't be put together here.
+    SendBack {
+        /// The table.
+        relation: Arc<Relation>,
+        /// The chunk.
+        chunk: ChunkId,
+    },
 }
 
 impl Change {
@@ -57,6 +74,7 @@ impl Change {
                 Self::Update { old, new, .. } => new.heap_bytes() + old.as_ref().map_or(0, tuple),
                 Self::Delete { old, .. } => tuple(old),
                 Self::Truncate { relations, .. } => relations.len() * size_of::<Arc<Relation>>(),
+                Self::Clear { .. } | Self::SendBack { .. } => 0,
             }
     }
 }

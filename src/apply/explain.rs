@@ -45,7 +45,8 @@ fn name(change: &Change) -> &'static str {
         Change::Insert { .. } => "INSERT",
         Change::Update { .. } => "UPDATE",
         Change::Delete { .. } => "DELETE",
-        Change::Truncate { .. } => "TRUNCATE",
+        Change::Truncate { .. } | Change::Clear { .. } => "TRUNCATE",
+        Change::SendBack { .. } => "UPDATE of a key",
     }
 }
 
@@ -121,6 +122,9 @@ fn describe(change: &Change) -> Option<(String, Option<String>)> {
         Change::Insert { relation, new } => (relation, new),
         Change::Update { relation, old, new } => (relation, old.as_ref().map_or(new, OldTuple::tuple)),
         Change::Delete { relation, old } => (relation, OldTuple::tuple(old)),
+        Change::Clear { relation, .. } | Change::SendBack { relation, .. } => {
+            return Some((format!("{}.{}", relation.schema, relation.name), None));
+        }
         Change::Truncate { relations, .. } => {
             let names: Vec<String> = relations.iter().map(|r| format!("{}.{}", r.schema, r.name)).collect();
             return Some((names.join(", "), None));

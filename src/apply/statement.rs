@@ -5,6 +5,7 @@
 //! as the type of the column they go to, so nothing is parsed or printed on the way.
 
 use crate::catalog::quote_identifier;
+use crate::chunk::KeyRange;
 use crate::fault::{Fault, Result, Side};
 use crate::pgoutput::{OldTuple, ReplicaIdentity, Tuple, Value};
 
@@ -142,6 +143,12 @@ fn require_key(table: &Fitted, find: &Find) -> Result<()> {
         .remedy("give the table a primary key or ALTER TABLE ... REPLICA IDENTITY FULL on the source"));
     }
     Ok(())
+}
+
+/// Empties a key range.
+pub(super) fn clear(table: &Fitted, key: &[String], range: &KeyRange) -> String {
+    let rows = range.to_sql(key).map_or(String::new(), |range| format!(" WHERE {range}"));
+    format!("DELETE FROM {}{rows}", table.only())
 }
 
 impl Shape {

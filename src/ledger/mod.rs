@@ -7,6 +7,6 @@ mod checkpoint;
 mod incident;
 mod migration;
 
-pub use checkpoint::{Checkpoint, write_checkpoint_sql};
+pub use checkpoint::{Checkpoint, send_back_sql, write_checkpoint_sql};
 pub use incident::{Incident, Severity};
 pub use migration::{DaemonState, Ledger, Origin, Phase, lock_key};
