@@ -34,6 +34,12 @@ pub const IN_FLIGHT_STATEMENTS: usize = 1_000;
 /// The most prepared statements that a session to the target keeps; each has a plan on the server.
 pub const PREPARED_STATEMENTS: usize = 256;
 
+/// How many chunks are copied at a time, if the configuration doesn't say otherwise.
+pub const COPY_READERS: usize = 4;
+
+/// The most chunks that can be copied at a time: each takes a connection on either side.
+pub const COPY_READERS_MOST: usize = 32;
+
 /// The most characters of a value that an error shows.
 pub const SHOWN_CHARS: usize = 80;
 

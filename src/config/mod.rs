@@ -2,11 +2,16 @@
 //!
 //! Nothing is connected to here; what is wrong is refused before anything is touched.
 
+mod copy;
+mod tables;
+
+pub use copy::CopyConfig;
+pub use tables::{ExistingRows, Selection, Tables};
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::catalog::{SourceTable, TableName};
 use crate::connect::{ConnInfo, Environment};
 use crate::fault::{Fault, Result, Side};
 
@@ -24,6 +29,8 @@ pub struct Config {
     pub target: ConnInfo,
     /// Which tables.
     pub tables: Tables,
+    /// How rows that were there before are copied.
+    pub copy: CopyConfig,
 }
 
 impl Config {
@@ -65,17 +72,9 @@ struct File {
     target_file: Option<PathBuf>,
     target_credential: Option<String>,
     #[serde(default)]
-    tables: TablesSection,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TablesSection {
-    include: Option<Vec<String>>,
+    tables: tables::Section,
     #[serde(default)]
-    exclude: Vec<String>,
-    #[serde(default)]
-    insert_only: Vec<String>,
+    copy: copy::Section,
 }
 
 impl Config {
@@ -119,6 +118,7 @@ impl Config {
             source: source.resolve(environment, path.as_deref())?,
             target: target.resolve(environment, path.as_deref())?,
             tables: Tables::new(&file.tables)?,
+            copy: CopyConfig::new(&file.copy)?,
         })
     }
 }
@@ -216,115 +216,19 @@ fn read_secret(side: Side, path: &Path) -> Result<String> {
     })
 }
 
-/// Which tables are replicated.
-#[derive(Clone, Debug)]
-pub struct Tables {
-    include: Vec<Pattern>,
-    exclude: Vec<Pattern>,
-    insert_only: Vec<Pattern>,
-}
-
-/// How a table is replicated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Selection {
-    /// Not at all.
-    Out,
-    /// With every change.
-    All,
-    /// With INSERT and TRUNCATE only.
-    InsertOnly,
-}
-
-impl Tables {
-    fn new(section: &TablesSection) -> Result<Self> {
-        let patterns = |key: &str, texts: &[String]| -> Result<Vec<Pattern>> {
-            texts.iter().map(|text| Pattern::new(key, text)).collect()
-        };
-        let everything = ["*.*".to_owned()];
-        Ok(Self {
-            include: patterns("include", section.include.as_deref().unwrap_or(&everything))?,
-            exclude: patterns("exclude", &section.exclude)?,
-            insert_only: patterns("insert_only", &section.insert_only)?,
-        })
-    }
-
-    /// How the table is replicated. A partition goes with its topmost parent.
-    #[must_use]
-    pub fn select(&self, table: &SourceTable) -> Selection {
-        let name = table.published_as();
-        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
-        if !matches(&self.include) || matches(&self.exclude) {
-            Selection::Out
-        } else if matches(&self.insert_only) {
-            Selection::InsertOnly
-        } else {
-            Selection::All
-        }
-    }
-
-    /// The patterns that match none of these tables: most likely misspelt.
-    #[must_use]
-    pub fn unmatched(&self, tables: &[SourceTable]) -> Vec<String> {
-        [&self.include, &self.exclude, &self.insert_only]
-            .into_iter()
-            .flatten()
-            .filter(|pattern| !tables.iter().any(|table| pattern.matches(table.published_as())))
-            .map(|pattern| pattern.text.clone())
-            .collect()
-    }
-}
-
-/// `schema.table`, where `*` stands for any characters and `?` for one.
-#[derive(Clone, Debug)]
-struct Pattern {
-    text: String,
-    schema: wildmatch::WildMatch,
-    table: wildmatch::WildMatch,
-}
-
-impl Pattern {
-    fn new(key: &str, text: &str) -> Result<Self> {
-        let (schema, table) =
-            text.split_once('.').filter(|(s, t)| !s.is_empty() && !t.is_empty()).ok_or_else(|| {
-                Fault::usage(format!("[tables] {key}: {text:?} is no pattern of the form schema.table"))
-                    .remedy(format!("write \"public.{text}\", for example; * stands for any characters"))
-            })?;
-        Ok(Self {
-            text: text.to_owned(),
-            schema: wildmatch::WildMatch::new(schema),
-            table: wildmatch::WildMatch::new(table),
-        })
-    }
-
-    fn matches(&self, name: &TableName) -> bool {
-        self.schema.matches(&name.schema) && self.table.matches(&name.name)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Identity;
 
-    fn table(schema: &str, name: &str) -> SourceTable {
-        SourceTable {
-            name: TableName::new(schema, name),
-            oid: 1,
-            is_partitioned: false,
-            root: None,
-            identity: Identity::Key,
-            columns: Vec::new(),
-        }
-    }
-
-    fn load(text: &str, environment: &Environment) -> Result<Config> {
+    /// Loads a file of this text.
+    pub(super) fn load(text: &str, environment: &Environment) -> Result<Config> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let arguments = Arguments { file: Some(file.path().to_owned()), ..Arguments::default() };
         Config::load(&arguments, environment)
     }
 
-    const BOTH: &str = "source = \"postgres://a@s/d\"\ntarget = \"postgres://a@t/d\"\n";
+    pub(super) const BOTH: &str = "source = \"postgres://a@s/d\"\ntarget = \"postgres://a@t/d\"\n";
 
     #[test]
     fn variables_come_before_the_file_and_arguments_before_both() {
@@ -366,6 +270,7 @@ mod tests {
             ("source = \"postgres://a:s3cret@s/d\"\n".to_owned(), "no target database is given"),
             (format!("{BOTH}sorce = 1\n"), "line 3: unknown field `sorce`"),
             (format!("{BOTH}[tables]\nincluded = []\n"), "line 4: unknown field `included`"),
+            (format!("{BOTH}[tables]\nexisting_rows = \"keep\"\n"), "line 4: unknown variant `keep`"),
             (format!("{BOTH}name = \"Upper\"\n"), "lower-case"),
             (format!("name = \"{}\"\n{BOTH}", "a".repeat(53)), "1 to 52"),
             (format!("{BOTH}source_file = \"/x\"\n"), "keep one"),
@@ -390,34 +295,5 @@ mod tests {
             assert!(fault.to_string().contains("--source"), "{fault}");
             assert!(!fault.to_string().contains("s3cret"), "{fault}");
         }
-    }
-
-    #[test]
-    fn patterns_select_tables_and_a_partition_goes_with_its_parent() {
-        let text = format!(
-            "{BOTH}[tables]\ninclude = [\"public.*\", \"crm.*\"]\nexclude = [\"*.audit_*\"]\ninsert_only = [\"public.event?\"]\n"
-        );
-        let tables = load(&text, &Environment::empty()).unwrap().tables;
-        let partition =
-            SourceTable { root: Some(TableName::new("public", "events")), ..table("parts", "audit_1") };
-        for (table, selection) in [
-            (table("public", "users"), Selection::All),
-            (table("crm", "events"), Selection::All),
-            (table("public", "events"), Selection::InsertOnly),
-            (table("public", "eventss"), Selection::All),
-            (table("crm", "audit_log"), Selection::Out),
-            (table("other", "users"), Selection::Out),
-            (partition, Selection::InsertOnly),
-        ] {
-            assert_eq!(tables.select(&table), selection, "{table:?}");
-        }
-        assert_eq!(tables.unmatched(&[table("public", "users")]), ["crm.*", "*.audit_*", "public.event?"]);
-    }
-
-    #[test]
-    fn without_a_section_every_table_is_selected() {
-        let tables = load(BOTH, &Environment::empty()).unwrap().tables;
-        assert_eq!(tables.select(&table("any", "thing")), Selection::All);
-        assert!(tables.unmatched(&[table("any", "thing")]).is_empty());
     }
 }
