@@ -16,7 +16,7 @@ use crate::catalog::TableName;
 use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{Checkpoint, Ledger, Origin};
+use crate::ledger::{Checkpoint, Ledger, Origin, Phase};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -274,6 +274,8 @@ async fn begin(
     };
     let publications = wanted.names();
     ledger.begin_stream(start, caught_up_to, &publications).await?;
+    // Nothing copies the rows that were there before yet: both sides must start equal.
+    ledger.set_phase(Phase::Stream).await?;
     tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
     Ok((publications, start))
 }

@@ -31,14 +31,6 @@ pub fn write_checkpoint_sql() -> &'static str {
       WHERE name = $1 AND lsn <= $3 AND pg_catalog.current_setting('session_replication_role') = 'replica'"
 }
 
-/// Makes a chunk one that is to be copied, in the transaction of the changes that ask for it: touches
-/// one row. Parameters: name, relation, ordinal.
-#[must_use]
-pub fn send_back_sql() -> &'static str {
-    "UPDATE cdc.chunk SET state = 'pending', snapshot = NULL, lsn = NULL
-      WHERE name = $1 AND relation = $2 AND ordinal = $3"
-}
-
 impl Ledger {
     /// Reads the checkpoint; `None` before the slot was made.
     ///

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::migration::{Ledger, fault};
+use crate::catalog::TableName;
 use crate::fault::{Fault, Reaction, Result};
 
 /// What an incident does to the stream.
@@ -37,10 +38,14 @@ impl Severity {
     }
 }
 
+/// The severity of an incident of [`Ledger::record_failing`].
+pub(super) const FAILING: &str = "failing";
+
 /// An incident as the ledger holds it. The JSON form of it is part of `cdc status --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Incident {
-    /// What it does to the stream: `blocked`, `retrying` or `warning`.
+    /// What it does to the stream: `blocked`, `retrying`, `warning`; or `failing`: a part of a table stands
+    /// until a person acts, while the stream and everything else go on.
     pub severity: String,
     /// What happened.
     pub message: String,
@@ -72,31 +77,76 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_incident(&self, severity: Severity, incident: &Fault) -> Result<()> {
+        self.record(severity.as_str(), incident, incident.table_name(), None).await
+    }
+
+    /// Records that a part of a table stands until a person acts, while the stream and everything else
+    /// go on: `part` is its copy (`copy`), or the constraint that can't be put back. Counts the incident
+    /// if the same one is still open; if the part fails in another way now, takes the old one's place.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_failing(&self, table: &TableName, part: &str, incident: &Fault) -> Result<()> {
+        self.record(FAILING, incident, Some(&table.to_string()), Some(part)).await
+    }
+
+    /// Closes the incident of a part that doesn't fail any more, if there is one.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn resolve_failing(&self, table: &TableName, part: &str) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
+                  WHERE name = $1 AND severity = $2 AND table_name = $3 AND part = $4 AND resolved_at IS NULL",
+                &[&self.name, &FAILING, &table.to_string(), &part],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    async fn record(
+        &self,
+        severity: &str,
+        incident: &Fault,
+        table: Option<&str>,
+        part: Option<&str>,
+    ) -> Result<()> {
         let side = incident.side().map(|side| side.to_string());
         let sqlstate = incident.code().map(|code| code.code().to_owned());
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] = [
             &self.name,
-            &severity.as_str(),
+            &severity,
             &side,
             &sqlstate,
             &incident.what(),
             &incident.advice(),
-            &incident.table_name(),
+            &table,
             &incident.row_key(),
             &incident.position(),
+            &part,
         ];
         self.session
             .execute(
-                "WITH again AS (
-                   UPDATE cdc.incident SET count = count + 1, last_at = pg_catalog.now()
-                    WHERE name = $1 AND severity = $2 AND message = $5 AND resolved_at IS NULL
-                      AND (side, sqlstate, remedy, table_name, row_key, lsn)
-                          IS NOT DISTINCT FROM ($3, $4, $6, $7, $8, $9)
-                   RETURNING id
+                "WITH open AS (
+                   SELECT id, message = $5 AND (side, sqlstate, remedy, table_name, row_key, lsn)
+                                               IS NOT DISTINCT FROM ($3, $4, $6, $7, $8, $9) AS is_same
+                     FROM cdc.incident
+                    WHERE name = $1 AND severity = $2 AND part IS NOT DISTINCT FROM $10 AND resolved_at IS NULL
+                 ),
+                 again AS (
+                   UPDATE cdc.incident AS i SET count = count + 1, last_at = pg_catalog.now()
+                     FROM open WHERE i.id = open.id AND is_same
+                   RETURNING i.id
+                 ),
+                 over AS (
+                   UPDATE cdc.incident AS i SET resolved_at = pg_catalog.now()
+                     FROM open WHERE i.id = open.id AND NOT is_same AND i.table_name = $7 AND part IS NOT NULL
                  )
                  INSERT INTO cdc.incident
-                        (name, severity, side, sqlstate, message, remedy, table_name, row_key, lsn)
-                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE NOT EXISTS (SELECT FROM again)",
+                        (name, severity, side, sqlstate, message, remedy, table_name, row_key, lsn, part)
+                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 WHERE NOT EXISTS (SELECT FROM again)",
                 &parameters,
             )
             .await
@@ -124,7 +174,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// The incidents: open ones first, before all those that block, then the latest.
+    /// The incidents: open ones first, before all those that block, then those that need a person too,
+    /// then the latest.
     ///
     /// # Errors
     /// If the target can't be asked.
@@ -137,7 +188,8 @@ impl Ledger {
                         pg_catalog.to_json(resolved_at) #>> '{}'
                    FROM cdc.incident WHERE name = $1
                   ORDER BY resolved_at IS NULL DESC,
-                           resolved_at IS NULL AND severity = 'blocked' DESC, last_at DESC, id DESC
+                           resolved_at IS NULL AND severity = 'blocked' DESC,
+                           resolved_at IS NULL AND severity = 'failing' DESC, last_at DESC, id DESC
                   LIMIT $2",
                 &[&self.name, &most],
             )

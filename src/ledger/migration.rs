@@ -288,7 +288,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Begins the stream: the first checkpoint, the publications and the phase, together.
+    /// Begins the stream: the first checkpoint, the publications and the phase, together. What was
+    /// there before is still to be copied.
     ///
     /// Everything committed before `caught_up_to`, by the source's clock, is below `start`.
     ///
@@ -302,11 +303,39 @@ impl Ledger {
     ) -> Result<()> {
         self.session
             .execute(
-                "WITH m AS (UPDATE cdc.migration SET phase = 'stream', publications = $3
+                "WITH m AS (UPDATE cdc.migration SET phase = 'copy', publications = $3, consistent_since = NULL
                              WHERE name = $1 RETURNING name)
                  INSERT INTO cdc.checkpoint (name, lsn, caught_up_to) SELECT name, $2, $4 FROM m",
                 &[&self.name, &start, &publications, &caught_up_to],
             )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Says that the target is a state that the source once had, from now on.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn set_consistent(&self) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.migration SET consistent_since = pg_catalog.now()
+                  WHERE name = $1 AND consistent_since IS NULL",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Enters a phase.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn set_phase(&self, phase: Phase) -> Result<()> {
+        self.session
+            .execute("UPDATE cdc.migration SET phase = $2 WHERE name = $1", &[&self.name, &phase.as_str()])
             .await
             .map_err(|e| fault(&e))?;
         Ok(())

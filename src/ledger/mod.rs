@@ -4,9 +4,11 @@
 //! with the rows that it speaks of.
 
 mod checkpoint;
+mod copy;
 mod incident;
 mod migration;
 
-pub use checkpoint::{Checkpoint, send_back_sql, write_checkpoint_sql};
+pub use checkpoint::{Checkpoint, write_checkpoint_sql};
+pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table, send_back_sql};
 pub use incident::{Incident, Severity};
 pub use migration::{DaemonState, Ledger, Origin, Phase, lock_key};

@@ -1,0 +1,272 @@
+//! What the ledger keeps of the copy.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cdc::catalog::TableName;
+use cdc::chunk::{ChunkId, KeyRange, KeyValue, Snapshot};
+use cdc::connect::{ConnInfo, Environment, Session};
+use cdc::demo::Cluster;
+use cdc::fault::{Fault, Reaction, Result, Side};
+use cdc::ledger::{
+    CopiedChunk, CopiedTable, Ledger, LedgerChunk, Phase, record_done, record_table, send_back_sql,
+};
+use cdc::lsn::Lsn;
+use tokio::sync::OnceCell;
+
+static SERVER: OnceCell<Cluster> = OnceCell::const_new();
+
+/// A ledger in a database of its own, and a session that writes as a life of the daemon does.
+struct Life {
+    name: &'static str,
+    epoch: i64,
+    ledger: Ledger,
+    writer: Session,
+}
+
+async fn session(database: &str, application_name: &str) -> Session {
+    let url = SERVER.get().unwrap().url(database);
+    let info = ConnInfo::parse(&url, &Environment::empty()).unwrap();
+    Session::open(&info, Side::Target, application_name).await.unwrap()
+}
+
+impl Life {
+    async fn first(name: &'static str) -> Self {
+        SERVER.get_or_init(|| async { Cluster::start("ledger").await.unwrap() }).await;
+        let create = format!("CREATE DATABASE {name}");
+        session("postgres", "test").await.batch_execute(&create).await.unwrap();
+        let ledger = Ledger::new(Arc::new(session(name, "test").await), name);
+        ledger.create().await.unwrap();
+        ledger.begin_stream(Lsn::from(1), None, &[]).await.unwrap();
+        Self::after(name, ledger).await
+    }
+
+    async fn after(name: &'static str, ledger: Ledger) -> Self {
+        let epoch = ledger.next_epoch().await.unwrap().unwrap();
+        let writer = session(name, &format!("cdc_{name} copy")).await;
+        writer.batch_execute("SET session_replication_role = replica").await.unwrap();
+        Self { name, epoch, ledger, writer }
+    }
+
+    async fn next(&self) -> Self {
+        Self::after(self.name, self.ledger.clone()).await
+    }
+
+    /// Does it in a transaction that is committed if it goes well.
+    async fn commit(&self, work: impl Future<Output = Result<()>>) -> Result<()> {
+        self.writer.batch_execute("BEGIN").await.unwrap();
+        let done = work.await;
+        self.writer.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+        done
+    }
+
+    async fn record(&self, table: &CopiedTable, ranges: &[KeyRange]) -> Result<()> {
+        self.commit(record_table(&self.writer, self.name, self.epoch, table, ranges)).await
+    }
+
+    async fn done(&self, chunks: &[CopiedChunk]) -> Result<()> {
+        self.commit(record_done(&self.writer, self.name, self.epoch, &snapshot(), lsn(), chunks)).await
+    }
+
+    async fn send_back(&self, id: ChunkId) -> u64 {
+        let ordinal = i32::try_from(id.ordinal).unwrap();
+        self.writer.execute(send_back_sql(), &[&self.name, &id.relation, &ordinal]).await.unwrap()
+    }
+
+    /// What the ledger holds: each chunk's number, whether it is done, and how often it was copied.
+    async fn chunks(&self) -> Vec<(u32, u32, bool, i32)> {
+        let tables = self.ledger.copied_tables().await.unwrap();
+        let chunks = tables.into_iter().flat_map(|(_, chunks)| chunks);
+        chunks.map(|c| (c.id.relation, c.id.ordinal, c.done.is_some(), c.copies)).collect()
+    }
+}
+
+fn lsn() -> Lsn {
+    Lsn::from(0x16_B374_D848)
+}
+
+fn snapshot() -> Snapshot {
+    "4294967297:4294967300:4294967298".parse().unwrap()
+}
+
+fn table(relation: u32, name: &str) -> CopiedTable {
+    CopiedTable {
+        relation,
+        name: TableName::new("public", name),
+        key_columns: vec!["id".to_owned()],
+        rows_planned: 1000,
+        bytes_planned: 81_920,
+    }
+}
+
+/// Two ranges that meet at this key.
+fn split(at: i64) -> [KeyRange; 2] {
+    let key = Some(vec![KeyValue::Integer(at)]);
+    [KeyRange { lower: None, upper: key.clone() }, KeyRange { lower: key, upper: None }]
+}
+
+fn id(relation: u32, ordinal: u32) -> ChunkId {
+    ChunkId { relation, ordinal }
+}
+
+fn copied(id: ChunkId, rows: i64) -> CopiedChunk {
+    CopiedChunk { id, rows, bytes: rows * 10 }
+}
+
+#[tokio::test]
+async fn tables_and_chunks_read_back_as_they_were_recorded() {
+    let life = Life::first("reads_back").await;
+    assert_eq!(life.ledger.copied_tables().await.unwrap(), []);
+    let odd = CopiedTable {
+        name: TableName::new("Odd \"schema\"", "ta.ble"),
+        key_columns: vec!["Co,l{".to_owned(), "b".to_owned()],
+        ..table(7, "")
+    };
+    let whole = CopiedTable { key_columns: Vec::new(), ..table(4_000_000_000, "whole") };
+    life.record(&whole, &[KeyRange::ALL]).await.unwrap();
+    life.record(&odd, &split(i64::MIN)).await.unwrap();
+    life.done(&[copied(id(7, 1), 5)]).await.unwrap();
+    let chunk = |relation, ordinal, range: &KeyRange| LedgerChunk {
+        id: id(relation, ordinal),
+        range: range.clone(),
+        done: None,
+        copies: 0,
+    };
+    let [low, high] = split(i64::MIN);
+    let done = LedgerChunk { done: Some((snapshot(), lsn())), copies: 1, ..chunk(7, 1, &high) };
+    assert_eq!(
+        life.ledger.copied_tables().await.unwrap(),
+        [(odd, vec![chunk(7, 0, &low), done]), (whole, vec![chunk(4_000_000_000, 0, &KeyRange::ALL)])]
+    );
+}
+
+#[tokio::test]
+async fn a_chunk_is_done_once_unless_it_is_sent_back() {
+    let life = Life::first("done_once").await;
+    life.record(&table(1, "a"), &split(10)).await.unwrap();
+    life.record(&table(2, "b"), &[KeyRange::ALL]).await.unwrap();
+    life.done(&[copied(id(1, 0), 5), copied(id(2, 0), 6)]).await.unwrap();
+    let after = [(1, 0, true, 1), (1, 1, false, 0), (2, 0, true, 1)];
+    assert_eq!(life.chunks().await, after);
+    // All or none.
+    for chunks in [[copied(id(1, 1), 5), copied(id(2, 0), 6)], [copied(id(1, 1), 5), copied(id(3, 0), 6)]] {
+        let fault = life.done(&chunks).await.unwrap_err();
+        assert_eq!((fault.reaction(), fault.side()), (Reaction::Retry, Some(Side::Target)), "{fault}");
+        assert_eq!(life.chunks().await, after);
+    }
+    assert_eq!(life.send_back(id(2, 0)).await, 1);
+    assert_eq!(life.send_back(id(2, 0)).await, 1, "a pending chunk can be sent back too");
+    assert_eq!(life.chunks().await, [(1, 0, true, 1), (1, 1, false, 0), (2, 0, false, 1)]);
+    life.done(&[copied(id(2, 0), 6)]).await.unwrap();
+    assert_eq!(life.chunks().await, [(1, 0, true, 1), (1, 1, false, 0), (2, 0, true, 2)]);
+}
+
+#[tokio::test]
+async fn a_life_that_is_over_records_nothing_and_the_next_waits_for_what_it_has_begun() {
+    let earlier = Life::first("epochs").await;
+    earlier.record(&table(1, "a"), &split(10)).await.unwrap();
+    // A transaction that has recorded something holds the next life up until it ends.
+    earlier.writer.batch_execute("BEGIN").await.unwrap();
+    let chunk = [copied(id(1, 0), 5)];
+    record_done(&earlier.writer, earlier.name, earlier.epoch, &snapshot(), lsn(), &chunk).await.unwrap();
+    let next = tokio::spawn({
+        let ledger = earlier.ledger.clone();
+        async move { ledger.next_epoch().await }
+    });
+    let watcher = session(earlier.name, "test").await;
+    let is_waiting = "SELECT FROM pg_stat_activity
+                       WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%cdc.writer%'";
+    while watcher.query(is_waiting, &[]).await.unwrap().is_empty() {
+        assert!(!next.is_finished(), "the next life didn't wait");
+    }
+    earlier.writer.batch_execute("COMMIT").await.unwrap();
+    next.await.unwrap().unwrap();
+
+    let life = earlier.next().await;
+    for fault in [
+        earlier.record(&table(2, "b"), &split(10)).await.unwrap_err(),
+        earlier.done(&[copied(id(1, 1), 5)]).await.unwrap_err(),
+    ] {
+        assert_eq!(fault.reaction(), Reaction::Retry, "{fault}");
+        assert!(fault.to_string().contains("another daemon"), "{fault}");
+    }
+    assert_eq!(life.chunks().await, [(1, 0, true, 1), (1, 1, false, 0)]);
+    // Nor does a session in which triggers would have fired.
+    life.writer.batch_execute("RESET session_replication_role").await.unwrap();
+    life.done(&[copied(id(1, 1), 5)]).await.unwrap_err();
+    assert_eq!(life.chunks().await, [(1, 0, true, 1), (1, 1, false, 0)]);
+}
+
+#[tokio::test]
+async fn a_thousand_tables_with_twenty_thousand_chunks_are_read_in_no_time() {
+    let life = Life::first("many").await;
+    let sql = "INSERT INTO cdc.copy SELECT 'many', t, 'public', 'table_' || t, '{id}', 1000, 81920
+                 FROM generate_series(1, 1000) t;
+               INSERT INTO cdc.chunk (name, relation, ordinal, range, state, snapshot, lsn)
+               SELECT 'many', t, n, '{\"lower\": [1], \"upper\": [2]}', 'done', '10:10:', '0/1'
+                 FROM generate_series(1, 1000) t, generate_series(0, 19) n";
+    life.writer.batch_execute(sql).await.unwrap();
+    let began = Instant::now();
+    let tables = life.ledger.copied_tables().await.unwrap();
+    let took = began.elapsed();
+
+    assert_eq!((tables.len(), tables.iter().map(|(_, chunks)| chunks.len()).sum()), (1000, 20_000));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test]
+async fn the_copy_comes_before_the_stream_and_consistency_is_noted_once() {
+    let life = Life::first("phases").await;
+    assert_eq!(life.ledger.phase().await.unwrap(), Some(Phase::Copy));
+    let since = async || {
+        let row = life.writer.query_one("SELECT consistent_since::text FROM cdc.migration", &[]).await;
+        row.unwrap().get::<_, Option<String>>(0)
+    };
+    assert_eq!(since().await, None);
+    life.ledger.set_consistent().await.unwrap();
+    let first = since().await;
+    assert!(first.is_some());
+    life.ledger.set_consistent().await.unwrap();
+    assert_eq!(since().await, first);
+    life.ledger.set_phase(Phase::Stream).await.unwrap();
+    assert_eq!(life.ledger.phase().await.unwrap(), Some(Phase::Stream));
+}
+
+#[tokio::test]
+async fn what_fails_stays_open_until_that_part_of_the_table_is_well() {
+    let life = Life::first("failing").await;
+    let ledger = &life.ledger;
+    let (a, b) = (TableName::new("public", "a"), TableName::new("public", "b"));
+    let fault = |what: &str| Fault::person(what).on(Side::Target).remedy("mend it");
+    let open = async || {
+        let incidents = ledger.incidents(100).await.unwrap();
+        let open = incidents.into_iter().filter(|incident| incident.resolved_at.is_none());
+        let mut open: Vec<_> =
+            open.map(|i| (i.severity, i.table.unwrap_or_default(), i.message, i.count)).collect();
+        open.sort();
+        open
+    };
+    let is = |table: &str, message: &str, count| {
+        ("failing".to_owned(), format!("public.{table}"), message.to_owned(), count)
+    };
+    ledger.record_failing(&a, "copy", &fault("no space")).await.unwrap();
+    ledger.record_failing(&a, "copy", &fault("no space")).await.unwrap();
+    ledger.record_failing(&a, "a_key", &fault("duplicates")).await.unwrap();
+    ledger.record_failing(&b, "copy", &fault("no space")).await.unwrap();
+    assert_eq!(open().await, [is("a", "duplicates", 1), is("a", "no space", 2), is("b", "no space", 1)]);
+    // The same part fails in another way.
+    ledger.record_failing(&a, "copy", &fault("no column")).await.unwrap();
+    assert_eq!(open().await, [is("a", "duplicates", 1), is("a", "no column", 1), is("b", "no space", 1)]);
+    // The stream that goes on proves nothing about it.
+    ledger.resolve_incidents().await.unwrap();
+    ledger.resolve_failing(&b, "a_key").await.unwrap();
+    assert_eq!(open().await.len(), 3);
+    ledger.resolve_failing(&a, "copy").await.unwrap();
+    assert_eq!(open().await, [is("a", "duplicates", 1), is("b", "no space", 1)]);
+    ledger.resolve_failing(&a, "a_key").await.unwrap();
+    ledger.resolve_failing(&b, "copy").await.unwrap();
+    assert_eq!(open().await, []);
+    assert_eq!(ledger.incidents(100).await.unwrap().len(), 4);
+}
