@@ -44,7 +44,7 @@
 //! # The floors
 //!
 //! Imports only go down: [`commands`] → [`demo`] → [`daemon`] → [`engine`], [`observe`] →
-//! [`replication`], [`apply`] → [`pgoutput`] → [`ledger`], [`catalog`], [`config`] → [`connect`] →
+//! [`replication`], [`apply`] → [`pgoutput`], [`schema`] → [`ledger`], [`catalog`], [`config`] → [`connect`] →
 //! [`lsn`], [`fault`], [`limits`].
 
 pub mod apply;
@@ -67,4 +67,5 @@ pub mod provider;
 pub mod replication;
 pub mod retry;
 pub mod route;
+pub mod schema;
 pub mod shutdown;

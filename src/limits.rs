@@ -80,3 +80,10 @@ pub const BLOCKED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The longest pause between two attempts after something that passes by itself.
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(15);
+
+/// The longest that DDL waits for a lock that makes the stream wait behind it, in milliseconds; less
+/// where `deadlock_timeout` is short.
+pub const DDL_LOCK_WAIT_MS: i64 = 200;
+
+/// How often DDL that couldn't have its lock is tried before it is left for later: about a minute.
+pub const DDL_ATTEMPTS: usize = 10;

@@ -1,0 +1,243 @@
+//! Putting back what was held back, beside the stream.
+
+use tokio::time::sleep;
+use tokio_postgres::{Error, Row};
+
+use super::{locks, take_lock};
+use crate::catalog::{TableName, quote_identifier, quote_literal};
+use crate::connect::Session;
+use crate::fault::{Fault, Result, Side};
+use crate::limits;
+use crate::retry::Delays;
+
+const STATE: &str = include_str!("../../sql/catalog/held_state.sql");
+
+/// Puts back what is held back, one after the other, exactly as it was; rows can be written to the
+/// tables meanwhile. The session is to be used for nothing else.
+///
+/// Returns what could not be put back, and why; the others are put back all the same. It can be called
+/// again at any time, after any failure or kill, and tries again what is still missing.
+///
+/// # Errors
+/// If the session or the ledger fails, or another session is at it.
+pub async fn put_back(session: &Session, name: &str) -> Result<Vec<Fault>> {
+    take_lock(&**session, "pg_try_advisory_lock", name).await?;
+    let outcome = put_back_all(session, name).await;
+    // If that fails, the session has ended, and the lock with it.
+    let _ = session.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await;
+    outcome
+}
+
+async fn put_back_all(session: &Session, name: &str) -> Result<Vec<Fault>> {
+    // A part comes before its whole, and what is referred to before what refers to it.
+    let rows = session
+        .query(
+            "SELECT id, part_of, schema_name, table_name, kind, object_name, refers_to, tablespace, build,
+                    put_back, validate
+               FROM cdc.held_back WHERE name = $1 AND put_back_at IS NULL ORDER BY id DESC",
+            &[&name],
+        )
+        .await
+        .map_err(|e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e))?;
+    let mut faults = Vec::new();
+    for row in &rows {
+        let object = Object::new(session, row);
+        match object.put_back().await {
+            Ok(()) => {}
+            Err(error) => {
+                let fault = object.explain(&error);
+                if session.is_closed() || fault.is_unreachable() {
+                    return Err(fault);
+                }
+                faults.push(fault);
+            }
+        }
+    }
+    Ok(faults)
+}
+
+/// What is there of an object.
+struct State {
+    table_exists: bool,
+    index_is_valid: Option<bool>,
+    constraint_is_valid: Option<bool>,
+}
+
+/// One row of `cdc.held_back`.
+struct Object<'a> {
+    session: &'a Session,
+    row: &'a Row,
+    id: i64,
+    table: TableName,
+    kind: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Object<'a> {
+    fn new(session: &'a Session, row: &'a Row) -> Self {
+        let table = TableName::new(row.get::<_, &str>("schema_name"), row.get::<_, &str>("table_name"));
+        Self { session, row, id: row.get("id"), table, kind: row.get("kind"), name: row.get("object_name") }
+    }
+
+    async fn put_back(&self) -> Result<(), Error> {
+        // A whole is made of its parts: without one of them it would be built with everybody waiting.
+        if self.lacks_a_part().await? {
+            return Ok(());
+        }
+        let state = self.state().await?;
+        if !state.table_exists {
+            tracing::warn!(table = %self.table, "the table is gone, and its {} with it", self.describe());
+            return self.done().await;
+        }
+        let build: Option<&str> = self.row.get("build");
+        if let Some(build) = build {
+            self.build(build, state.index_is_valid).await?;
+        }
+        // An index that was built here still lacks its comments and marks.
+        let is_there = match self.kind {
+            "index" => build.is_none() && state.index_is_valid.is_some(),
+            _ => state.constraint_is_valid.is_some(),
+        };
+        let validate: Option<&str> = self.row.get("validate");
+        if !is_there {
+            self.finish(validate.is_none()).await?;
+        }
+        match validate {
+            Some(validate) => self.validate(validate).await,
+            None if is_there => self.done().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn lacks_a_part(&self) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT FROM cdc.held_back WHERE part_of = $1 AND put_back_at IS NULL)";
+        Ok(self.session.query_one(sql, &[&self.id]).await?.get(0))
+    }
+
+    async fn state(&self) -> Result<State, Error> {
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+            [&self.table.schema, &self.table.name, &self.kind, &self.name];
+        let row = self.session.query_one(STATE, &parameters).await?;
+        Ok(State {
+            table_exists: row.get("table_exists"),
+            index_is_valid: row.get("index_is_valid"),
+            constraint_is_valid: row.get("constraint_is_valid"),
+        })
+    }
+
+    /// Builds the index while rows are being written.
+    async fn build(&self, statement: &str, index_is_valid: Option<bool>) -> Result<(), Error> {
+        match index_is_valid {
+            Some(true) => return Ok(()),
+            // A killed attempt has left it behind.
+            Some(false) => self.drop_index().await?,
+            None => {}
+        }
+        self.session.batch_execute(&format!("SET {}", self.tablespace())).await?;
+        let built = self.session.batch_execute(statement).await;
+        if built.is_err() && !self.session.is_closed() {
+            // What is left of it would go on refusing rows.
+            if let Err(error) = self.drop_index().await {
+                tracing::warn!(table = %self.table, "an invalid index stays for now: {error}");
+            }
+        }
+        built
+    }
+
+    async fn drop_index(&self) -> Result<(), Error> {
+        let index = TableName::new(&self.table.schema, self.name).to_sql();
+        self.session.batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await
+    }
+
+    /// Makes the constraint, or what else is short, in one transaction; the object is put back then, if
+    /// nothing is left to do.
+    async fn finish(&self, is_all: bool) -> Result<(), Error> {
+        let mut statements = vec![format!("SET LOCAL {}", self.tablespace())];
+        statements.extend(self.row.get::<_, Vec<String>>("put_back"));
+        if is_all {
+            statements.push(self.mark());
+        }
+        let mut tables = vec![self.table.to_sql()];
+        tables.extend(self.row.get::<_, Option<String>>("refers_to"));
+        let mut delays = Delays::default();
+        for _ in 1..limits::DDL_ATTEMPTS {
+            match self.transaction(&tables, &statements).await {
+                Err(error) if matches!(error.code().map(|c| c.code()), Some("55P03" | "40P01")) => {
+                    sleep(delays.next_delay()).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.transaction(&tables, &statements).await
+    }
+
+    async fn transaction(&self, tables: &[String], statements: &[String]) -> Result<(), Error> {
+        let begin = locks::begin_ddl(&**self.session, tables).await?;
+        self.run(&format!("{begin}{}", statements.join("; "))).await
+    }
+
+    /// Reads the table to see whether all rows comply; writers needn't wait.
+    async fn validate(&self, statement: &str) -> Result<(), Error> {
+        self.run(&format!("{statement}; {}", self.mark())).await
+    }
+
+    async fn done(&self) -> Result<(), Error> {
+        self.session.batch_execute(&self.mark()).await
+    }
+
+    async fn run(&self, statements: &str) -> Result<(), Error> {
+        let outcome = self.session.batch_execute(&format!("BEGIN; {statements}; COMMIT")).await;
+        if outcome.is_err() && !self.session.is_closed() {
+            self.session.batch_execute("ROLLBACK").await?;
+        }
+        outcome
+    }
+
+    fn mark(&self) -> String {
+        format!("UPDATE cdc.held_back SET put_back_at = pg_catalog.clock_timestamp() WHERE id = {}", self.id)
+    }
+
+    /// The database's own default may be another one.
+    fn tablespace(&self) -> String {
+        format!("default_tablespace = {}", quote_literal(self.row.get("tablespace")))
+    }
+
+    fn describe(&self) -> String {
+        format!("{} {}", self.kind, quote_identifier(self.name))
+    }
+
+    fn explain(&self, error: &Error) -> Fault {
+        let mut fault = Fault::sql(Side::Target, &format!("putting back the {}", self.describe()), error)
+            .table(self.table.to_string());
+        if let Some(key) = error.as_db_error().and_then(|db| db.detail()).and_then(key_in) {
+            fault = fault.key(key);
+        }
+        let whole: i64 = self.row.get::<_, Option<i64>>("part_of").unwrap_or(self.id);
+        let or_give_up = format!("or give it up: DELETE FROM cdc.held_back WHERE id = {whole}");
+        let remedy = match fault.code().map(|code| code.code()) {
+            Some("23505" | "23P01") => {
+                "change or delete one of the two rows on the source, which allows both"
+            }
+            Some("23503") => {
+                "add the row that is missing, or delete the one that refers to it, on the source"
+            }
+            Some("42P07" | "42710") => "rename what has taken its name on the target",
+            Some("42501") => "give the role that right on the target",
+            Some("42830") => "see why what it refers to isn't put back",
+            Some("55P03") => {
+                return fault
+                    .remedy("end the session that has held a lock on the table for so long (pg_locks)");
+            }
+            _ => "mend what the message says",
+        };
+        fault.remedy(format!("{remedy}, {or_give_up}"))
+    }
+}
+
+/// `column=value` from the server's `Key (column)=(value) is duplicated.`, in whatever language.
+fn key_in(detail: &str) -> Option<String> {
+    let (before, after) = detail.split_once(")=(")?;
+    let columns = &before[before.find('(')? + 1..];
+    let value = &after[..after.find(") ")?];
+    Some(format!("{columns}={value}"))
+}
