@@ -45,6 +45,7 @@
 //!
 //! Imports only go down: [`commands`] → [`demo`] → [`daemon`] → [`engine`], [`observe`] →
 //! [`replication`], [`apply`] → [`pgoutput`], [`schema`] → [`ledger`], [`catalog`], [`config`] → [`connect`] →
+//! [`replication`], [`apply`] → [`copy`], [`pgoutput`] → [`ledger`], [`catalog`], [`config`] → [`connect`] →
 //! [`lsn`], [`fault`], [`limits`].
 
 pub mod apply;
@@ -54,6 +55,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod connect;
+pub mod copy;
 pub mod daemon;
 pub mod demo;
 pub mod engine;

@@ -39,6 +39,18 @@ pub const COPY_READERS: usize = 4;
 
 /// The most chunks that can be copied at a time: each takes a connection on either side.
 pub const COPY_READERS_MOST: usize = 32;
+/// How many pages of a table are sampled for each of its chunks: keys that lie close together on the
+/// same page count as one, and thirty of them put most boundaries within a fifth of their place.
+pub const SAMPLE_PAGES_PER_CHUNK: u64 = 30;
+
+/// The fewest pages that are sampled for a chunk; the largest chunk is then about three times the mean.
+pub const SAMPLE_PAGES_PER_CHUNK_LEAST: u64 = 4;
+
+/// The most pages of a table that are sampled (390 MiB): some seconds of reading here and there.
+pub const SAMPLE_PAGES: u64 = 50_000;
+
+/// The most rows of a sample that the source keeps and sorts.
+pub const SAMPLE_ROWS: u64 = 200_000;
 
 /// The most characters of a value that an error shows.
 pub const SHOWN_CHARS: usize = 80;

@@ -157,8 +157,7 @@ impl Fitted {
 
     /// The target's table for SQL that must not touch tables which inherit from it.
     pub(super) fn only(&self) -> String {
-        // ONLY of a partitioned table is nothing at all.
-        if self.is_partitioned { self.target.to_sql() } else { format!("ONLY {}", self.target.to_sql()) }
+        self.target.only(self.is_partitioned)
     }
 }
 

@@ -1,9 +1,13 @@
 //! What the system catalogs say: the tables that can be replicated, and how the target's are built.
 
 mod names;
+mod published;
+mod rows;
 mod source;
 mod target;
 
 pub use names::{TableName, quote_identifier, quote_literal};
+pub use published::{PublishedTable, published};
+pub use rows::{empty, rows_exist};
 pub use source::{Identity, SourceTable, source_tables};
 pub use target::{TargetColumn, TargetTable, missing_on_target, target_table};

@@ -33,6 +33,13 @@ impl TableName {
     pub fn to_sql(&self) -> String {
         format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
     }
+
+    /// The table for SQL that must not touch tables which inherit from it.
+    #[must_use]
+    pub fn only(&self, is_partitioned: bool) -> String {
+        // ONLY of a partitioned table is nothing at all.
+        if is_partitioned { self.to_sql() } else { format!("ONLY {}", self.to_sql()) }
+    }
 }
 
 impl fmt::Display for TableName {

@@ -1,6 +1,6 @@
 //! The source's tables, as far as replication has to know them.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::names::TableName;
 use crate::fault::{Fault, Result, Side};
@@ -15,6 +15,18 @@ pub enum Identity {
     Full,
     /// Not at all: the source refuses the UPDATE or DELETE once the table is published.
     None,
+}
+
+impl Identity {
+    /// Reads the column `identity` of a catalog query.
+    pub(super) fn of(row: &Row) -> Result<Self> {
+        match row.get("identity") {
+            "key" => Ok(Self::Key),
+            "full" => Ok(Self::Full),
+            "none" => Ok(Self::None),
+            other => Err(Fault::bug(format!("unknown identity {other:?} in the catalog query"))),
+        }
+    }
 }
 
 /// A table of the source that can be replicated.
@@ -61,14 +73,7 @@ pub async fn source_tables(source: &Client) -> Result<Vec<SourceTable>> {
                 oid: row.get("oid"),
                 is_partitioned: row.get("is_partitioned"),
                 root: root.map(|(schema, name)| TableName::new(schema, name)),
-                identity: match row.get("identity") {
-                    "key" => Identity::Key,
-                    "full" => Identity::Full,
-                    "none" => Identity::None,
-                    other => {
-                        return Err(Fault::bug(format!("unknown identity {other:?} in the catalog query")));
-                    }
-                },
+                identity: Identity::of(row)?,
                 columns: row.get("columns"),
             })
         })
