@@ -221,6 +221,20 @@ impl KeyRange {
             && self.upper.as_deref().is_none_or(|upper| key < upper)
     }
 
+    /// The types of its bounds; `None` if it is open on both sides.
+    #[must_use]
+    pub fn key_types(&self) -> Option<Vec<KeyType>> {
+        let key = self.lower.as_ref().or(self.upper.as_ref())?;
+        Some(
+            key.iter()
+                .map(|value| match value {
+                    KeyValue::Integer(_) => KeyType::Integer,
+                    KeyValue::Uuid(_) => KeyType::Uuid,
+                })
+                .collect(),
+        )
+    }
+
     /// As a condition on these columns, which a row comparison lets use their index; `None` if every
     /// row meets it.
     #[must_use]

@@ -44,9 +44,8 @@
 //! # The floors
 //!
 //! Imports only go down: [`commands`] → [`demo`] → [`daemon`] → [`engine`], [`observe`] →
-//! [`replication`], [`apply`] → [`pgoutput`], [`schema`] → [`ledger`], [`catalog`], [`config`] → [`connect`] →
-//! [`replication`], [`apply`] → [`copy`], [`pgoutput`] → [`ledger`], [`catalog`], [`config`] → [`connect`] →
-//! [`lsn`], [`fault`], [`limits`].
+//! [`replication`], [`route`], [`apply`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`], [`catalog`],
+//! [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
 
 pub mod apply;
 pub mod catalog;

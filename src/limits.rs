@@ -99,3 +99,26 @@ pub const DDL_LOCK_WAIT_MS: i64 = 200;
 
 /// How often DDL that couldn't have its lock is tried before it is left for later: about a minute.
 pub const DDL_ATTEMPTS: usize = 10;
+
+/// About how many bytes of a table are one chunk of the copy: what a reader moves in a second or less.
+/// The stream pauses for no longer than a chunk takes.
+pub const CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The least bytes of a chunk, however low `copy.max_rate` is.
+pub const CHUNK_BYTES_LEAST: u64 = 64 * 1024;
+
+/// Rows are gathered into messages of about this many bytes on their way into the target.
+pub const COPY_MESSAGE_BYTES: usize = 32 * 1024;
+
+/// No chunk is begun while the stream is further behind the source than this: chunks that are being
+/// copied make it wait, so it needs the time in between.
+pub const COPY_LAG: Duration = Duration::from_secs(1);
+
+/// How long a reader waits before it takes another snapshot after one was refused.
+pub const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long something may stand in the way of every snapshot before the status names it.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a table's copy rests after a failure that passes by itself.
+pub const COPY_PAUSE: Duration = Duration::from_secs(2);

@@ -40,24 +40,6 @@ pub struct Failure {
     pub committed: Option<Position>,
 }
 
-/// Makes the session apply changes as a replica does: triggers and foreign keys are left alone.
-///
-/// # Errors
-/// If the role may not do that, with what to do.
-pub async fn become_replica(session: &Session) -> Result<()> {
-    session.batch_execute("SET session_replication_role = replica").await.map_err(|e| {
-        let fault =
-            Fault::sql(Side::Target, "switching triggers and foreign keys off for replicated rows", &e);
-        if fault.reaction() == Reaction::Retry {
-            return fault;
-        }
-        fault.remedy(
-            "on the target, as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role \
-             (PostgreSQL 15 and later), or apply as a superuser",
-        )
-    })
-}
-
 /// Applies batches through one session to the target.
 pub struct Applier {
     session: Arc<Session>,
@@ -86,7 +68,7 @@ struct Prepared {
 impl Applier {
     /// An applier for one life of the daemon, writing under `epoch`.
     ///
-    /// The session must be a replica's already ([`become_replica`]). `roots` names the topmost parent
+    /// The session must be a replica's already ([`Session::become_replica`]). `roots` names the topmost parent
     /// of each leaf partition of the source: changes of one that the target doesn't have go there.
     ///
     /// # Errors

@@ -267,6 +267,18 @@ impl Batcher {
         Ok(())
     }
 
+    /// True if the transaction that is being received is below the checkpoint: the target has it.
+    #[must_use]
+    pub fn has_applied_it(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.applied_already)
+    }
+
+    /// The position after everything that has been received completely.
+    #[must_use]
+    pub fn position(&self) -> Lsn {
+        self.position.lsn
+    }
+
     /// The transaction that is being received is complete.
     ///
     /// # Errors

@@ -21,6 +21,6 @@ mod statement;
 mod table;
 mod watchdog;
 
-pub use applier::{Applied, Applier, Failure, become_replica};
+pub use applier::{Applied, Applier, Failure};
 pub use batch::{Batch, Batcher, Change, Position, Transaction};
 pub use watchdog::watch;

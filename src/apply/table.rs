@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use crate::catalog::{TableName, TargetColumn, TargetTable, quote_identifier, target_table};
+use crate::catalog::{TableName, TargetColumn, TargetTable, destination, quote_identifier};
 use crate::fault::{Fault, Result, Side};
 use crate::pgoutput::Relation;
 
@@ -74,26 +74,7 @@ impl Fitted {
         root: Option<&TableName>,
     ) -> Result<Self> {
         let name = TableName::new(&relation.schema, &relation.name);
-        let (table, through_root) = match (target_table(target, &name).await?, root) {
-            (Some(table), _) => (table, false),
-            (None, Some(root)) => match target_table(target, root).await? {
-                Some(table) => (table, true),
-                None => return Err(missing_table(root)),
-            },
-            (None, None) => return Err(missing_table(&name)),
-        };
-        if !table.firing.is_empty() {
-            return Err(Fault::person(
-                "the table has triggers or rules that fire also for replicated changes (ENABLE ALWAYS or ENABLE \
-                 REPLICA), so rows would differ from the source's",
-            )
-            .on(Side::Target)
-            .table(table.name.to_string())
-            .remedy(format!(
-                "on the target: {}; enable them again after the cutover",
-                table.firing.join("; ")
-            )));
-        }
+        let (table, through_root) = destination(target, &name, root).await?;
         Self::fit(relation, &table, through_root)
     }
 
@@ -159,12 +140,6 @@ impl Fitted {
     pub(super) fn only(&self) -> String {
         self.target.only(self.is_partitioned)
     }
-}
-
-fn missing_table(name: &TableName) -> Fault {
-    Fault::person("the table is missing").on(Side::Target).table(name.to_string()).remedy(
-        "create it there as it is on the source; the stream goes on by itself and nothing is lost meanwhile",
-    )
 }
 
 /// The types whose `=` says "equal" only of values that print the same.

@@ -10,4 +10,4 @@ pub use names::{TableName, quote_identifier, quote_literal};
 pub use published::{PublishedTable, published};
 pub use rows::{empty, rows_exist};
 pub use source::{Identity, SourceTable, source_tables};
-pub use target::{TargetColumn, TargetTable, missing_on_target, target_table};
+pub use target::{TargetColumn, TargetTable, destination, missing_on_target, target_table};

@@ -93,6 +93,43 @@ pub async fn target_table(target: &Client, name: &TableName) -> Result<Option<Ta
     }))
 }
 
+/// The table of the target that takes the rows of the source's table `name`, and whether that is the
+/// topmost parent, `root`, of a partition that the target doesn't have.
+///
+/// # Errors
+/// If there is none, or if triggers or rules would fire there for replicated rows, or if the target
+/// can't be asked.
+pub async fn destination(
+    target: &Client,
+    name: &TableName,
+    root: Option<&TableName>,
+) -> Result<(TargetTable, bool)> {
+    let (table, through_root) = match (target_table(target, name).await?, root) {
+        (Some(table), _) => (table, false),
+        (None, Some(root)) => match target_table(target, root).await? {
+            Some(table) => (table, true),
+            None => return Err(missing_table(root)),
+        },
+        (None, None) => return Err(missing_table(name)),
+    };
+    if table.firing.is_empty() {
+        return Ok((table, through_root));
+    }
+    Err(Fault::person(
+        "the table has triggers or rules that fire also for replicated changes (ENABLE ALWAYS or ENABLE REPLICA), so \
+         rows would differ from the source's",
+    )
+    .on(Side::Target)
+    .table(table.name.to_string())
+    .remedy(format!("on the target: {}; enable them again after the cutover", table.firing.join("; "))))
+}
+
+fn missing_table(name: &TableName) -> Fault {
+    Fault::person("the table is missing").on(Side::Target).table(name.to_string()).remedy(
+        "create it there as it is on the source; the stream goes on by itself and nothing is lost meanwhile",
+    )
+}
+
 /// What the target lacks of these tables, one line each: `table public.t`, `column c of public.t`.
 ///
 /// A partition that the target doesn't have is no lack if its topmost parent is there.

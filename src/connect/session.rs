@@ -20,7 +20,7 @@ use super::conninfo::ConnInfo;
 use super::report::log_session_notice;
 use super::transport::Transport;
 use super::{Purpose, settings};
-use crate::fault::{Fault, Result, Side};
+use crate::fault::{Fault, Reaction, Result, Side};
 use crate::limits;
 
 /// A SQL session with the settings of rule C6. Dropping it closes the socket at once.
@@ -79,6 +79,24 @@ impl Session {
         drop(client);
         // Whatever it ends with, the socket is closed when the driver is dropped.
         let _ = timeout(limits::CLOSE_TIMEOUT, &mut driver.0).await;
+    }
+
+    /// Makes the session write as a replica does: triggers and foreign keys are left alone.
+    ///
+    /// # Errors
+    /// If the role may not do that, with what to do.
+    pub async fn become_replica(&self) -> Result<()> {
+        self.client.batch_execute("SET session_replication_role = replica").await.map_err(|e| {
+            let doing = "switching triggers and foreign keys off for replicated rows";
+            let fault = Fault::sql(self.side, doing, &e);
+            if fault.reaction() == Reaction::Retry {
+                return fault;
+            }
+            fault.remedy(
+                "on the target, as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role \
+                 (PostgreSQL 15 and later), or apply as a superuser",
+            )
+        })
     }
 
     async fn pin(&self) -> Result<()> {

@@ -1,8 +1,24 @@
-//! Copying the rows that were there before the stream, chunk by chunk.
+//! The copy: a table's chunks are planned, and readers carry them over one by one.
 //!
-//! [`plan`] cuts a table into chunks, and [`statements`] says how one is read, removed and written.
+//! ```text
+//! plan ─► ranges of the key        reader ─► LOCK, snapshot ─► engine: accepted? ─► COPY to COPY
+//!                                        ─► message, position ─► rows + done, one transaction
+//! ```
+//!
+//! A reader knows nothing of the stream. It offers the snapshot that it has taken to the engine, which
+//! accepts it or has it take another one; what that is about is said in [`crate::route`].
 
+mod pipe;
 mod plan;
+mod planner;
+mod reader;
 pub mod statements;
+mod table;
 
+pub use pipe::Throttle;
 pub use plan::plan;
+pub use planner::{
+    Planned, PlannedTable, Planner, PlannerSettings, current_snapshot, existing_rows, snapshot,
+};
+pub use reader::{Answer, Copied, Job, Offered, Reader, Readers};
+pub use table::TableCopy;

@@ -3,14 +3,14 @@
 //! The key's columns come first: when the target refuses a line, the error quotes it from its start.
 
 use crate::catalog::{PublishedTable, TableName, quote_identifier};
-use crate::chunk::{Key, KeyRange};
+use crate::chunk::KeyRange;
 
 /// Reads a chunk's rows.
 #[must_use]
 pub fn copy_out(table: &PublishedTable, range: &KeyRange) -> String {
     let name = table.name.only(table.is_partitioned);
     let filter = table.row_filter.as_ref().map(|filter| format!("({filter})"));
-    let wanted = condition(range_condition(table, range).into_iter().chain(filter));
+    let wanted = condition(range.to_sql(table.chunk_columns()).into_iter().chain(filter));
     format!("COPY (SELECT {} FROM {name}{wanted}) TO STDOUT", columns(table).join(", "))
 }
 
@@ -32,7 +32,7 @@ pub fn delete(
     target: &TableName,
     target_is_partitioned: bool,
 ) -> String {
-    let wanted = condition(range_condition(table, range));
+    let wanted = condition(range.to_sql(table.chunk_columns()));
     format!("DELETE FROM {}{wanted}", target.only(target_is_partitioned))
 }
 
@@ -45,22 +45,6 @@ fn columns(table: &PublishedTable) -> Vec<String> {
 fn condition(parts: impl IntoIterator<Item = String>) -> String {
     let parts: Vec<String> = parts.into_iter().collect();
     if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) }
-}
-
-/// Comparisons of rows, as an index on the key can answer them.
-fn range_condition(table: &PublishedTable, range: &KeyRange) -> Option<String> {
-    let compare = |operator, key: &Key| {
-        let columns: Vec<String> =
-            table.chunk_columns().iter().take(key.len()).map(|column| quote_identifier(column)).collect();
-        let values: Vec<String> = key.iter().map(|value| value.to_sql()).collect();
-        format!("({}) {operator} ({})", columns.join(", "), values.join(", "))
-    };
-    let bounds = [
-        range.lower.as_ref().map(|key| compare(">=", key)),
-        range.upper.as_ref().map(|key| compare("<", key)),
-    ];
-    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
-    (!bounds.is_empty()).then(|| bounds.join(" AND "))
 }
 
 #[cfg(test)]

@@ -10,10 +10,13 @@
 //! nothing. [`Engine::run`] then owns the stream until it is asked to stop or something fails. There
 //! is one way to recover: the engine is dropped, and a new one is prepared from the checkpoint.
 
+mod copying;
+mod jobs;
 mod monitor;
 mod prepare;
 mod publications;
 mod run;
+mod task;
 
 pub use prepare::{Prepared, prepare};
 pub use run::{Ended, Engine};

@@ -6,25 +6,29 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::watch::Sender;
+use tokio::sync::watch::{self, Sender};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalog::TableName;
+use crate::chunk::Snapshot;
 use crate::connect::Session;
+use crate::copy::snapshot;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{Ledger, Severity};
+use crate::ledger::{DaemonState, Ledger, Severity};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
 use crate::replication::{Publication, Slot};
 
 /// The end of the source's log at a time of its clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tick {
     /// What was flushed by then (`pg_current_wal_flush_lsn`).
     pub(super) lsn: Lsn,
     /// The source's clock.
     pub(super) time: PgTimestamp,
+    /// What a new snapshot saw.
+    pub(super) snapshot: Snapshot,
 }
 
 /// Ticks whose position has not been applied yet, oldest first.
@@ -69,18 +73,21 @@ pub(super) struct Watched {
     pub(super) slot: String,
     pub(super) publications: Vec<String>,
     pub(super) insert_only: Vec<TableName>,
+    /// What keeps the copy from getting a snapshot.
+    pub(super) in_the_way: watch::Receiver<Option<String>>,
 }
 
 /// Watches until something is wrong, and returns that.
 pub(super) async fn watch(watched: Watched, ticks: Sender<Option<Tick>>) -> Fault {
-    match watch_until_fault(&watched, &ticks).await {
+    let mut watched = watched;
+    match watch_until_fault(&mut watched, &ticks).await {
         Ok(never) => match never {},
         Err(fault) => fault,
     }
 }
 
 async fn watch_until_fault(
-    watched: &Watched,
+    watched: &mut Watched,
     ticks: &Sender<Option<Tick>>,
 ) -> Result<std::convert::Infallible> {
     let mut timer = tokio::time::interval(limits::CLOCK_INTERVAL);
@@ -90,6 +97,9 @@ async fn watch_until_fault(
     loop {
         timer.tick().await;
         ticks.send_replace(Some(answered(Side::Source, watched.tick()).await?));
+        if watched.in_the_way.has_changed().unwrap_or(false) {
+            answered(Side::Target, watched.say_what_is_in_the_way()).await?;
+        }
         if Instant::now() >= next_health {
             answered(Side::Source, watched.health()).await?;
             // A stream that has only just begun proves nothing: what stopped the last one may come
@@ -104,7 +114,7 @@ async fn watch_until_fault(
 }
 
 /// A server that doesn't answer such a small question is lost.
-async fn answered<T>(side: Side, question: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn answered<T>(side: Side, question: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(limits::SILENCE, question).await {
         Ok(answer) => answer,
         Err(_) => {
@@ -121,10 +131,24 @@ impl Watched {
     async fn tick(&self) -> Result<Tick> {
         let row = self
             .source
-            .query_one("SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.clock_timestamp()", &[])
+            .query_one(
+                "SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.clock_timestamp(),
+                        pg_catalog.pg_current_snapshot()::text",
+                &[],
+            )
             .await
             .map_err(|e| Fault::sql(Side::Source, "asking for the position", &e))?;
-        Ok(Tick { lsn: row.get(0), time: row.get(1) })
+        Ok(Tick { lsn: row.get(0), time: row.get(1), snapshot: snapshot(row.get(2))? })
+    }
+
+    /// Says in the status whose transaction the copy waits for.
+    async fn say_what_is_in_the_way(&mut self) -> Result<()> {
+        let who = self.in_the_way.borrow_and_update().clone();
+        let detail = who.map(|who| format!("the copy waits for the end of {who} on the source"));
+        if let Some(detail) = &detail {
+            tracing::warn!("{detail}");
+        }
+        self.ledger.set_state(DaemonState::Streaming, detail.as_deref()).await
     }
 
     async fn health(&self) -> Result<()> {
@@ -192,7 +216,8 @@ mod tests {
     use super::*;
 
     fn tick(lsn: u64, time: i64) -> Tick {
-        Tick { lsn: Lsn::from(lsn), time: PgTimestamp::from(time) }
+        let snapshot = "3:3:".parse().unwrap();
+        Tick { lsn: Lsn::from(lsn), time: PgTimestamp::from(time), snapshot }
     }
 
     #[test]

@@ -8,19 +8,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_postgres::SimpleQueryMessage;
 
+use super::copying;
+use super::jobs::Jobs;
 use super::publications::{self, Wanted};
-use crate::apply::{self, Applier};
-use crate::catalog::TableName;
-use crate::config::Config;
+use crate::apply::Applier;
+use crate::catalog::{TableName, empty, published, rows_exist};
+use crate::config::{Config, ExistingRows};
 use crate::connect::Session;
+use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Checkpoint, Ledger, Origin, Phase};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
 use crate::replication::{ReplicationStream, Slot, SystemIdentity, Walsender};
+use crate::route::{CopyTable, Router};
 
 /// Both ends, ready to stream.
 pub struct Prepared {
@@ -40,6 +45,8 @@ pub struct Prepared {
     pub(super) publications: Vec<String>,
     /// Tables published for INSERT and TRUNCATE only.
     pub(super) insert_only: Vec<TableName>,
+    /// What is to be copied, and who does it.
+    pub(super) copy: copying::Begin,
 }
 
 impl Prepared {
@@ -78,10 +85,11 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
 
     // The epoch first: a COMMIT of the life before can still come until it has been incremented, and
     // the slot may be compared only with a checkpoint that is final.
-    end_leftovers(guard, config).await?;
+    end_leftovers(guard, Side::Target, config, &["apply", "copy", "schema"]).await?;
+    end_leftovers(&source, Side::Source, config, &["copy"]).await?;
     let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
     refuse_pooler(guard, &apply).await?;
-    apply::become_replica(&apply).await?;
+    apply.become_replica().await?;
     let known = ledger.next_epoch().await?;
     let recorded = if known.is_some() { ledger.origin().await? } else { None };
     if let Some(recorded) = &recorded {
@@ -94,7 +102,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
             check_slot(&source, &origin, checkpoint, &identity).await?;
             (publications, checkpoint.lsn)
         }
-        None => begin(config, &source, guard, ledger, &mut wanted, &origin, recorded.is_some()).await?,
+        None => begin(config, &source, &apply, ledger, &mut wanted, &origin, recorded.is_some()).await?,
     };
     publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
     let epoch = match known {
@@ -109,6 +117,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     let applier = Applier::new(apply, &config.name, epoch, roots(&wanted)).await?;
     free_slot(&source, &origin.slot, &application(config, "walsender")).await?;
     let stream = walsender.start_replication(&origin.slot, start, &publications).await?;
+    let copy = copy(config, &source, ledger, epoch, &publications, start).await?;
     Ok(Prepared {
         stream,
         source,
@@ -118,6 +127,81 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
         wal_sender_timeout: settings.wal_sender_timeout,
         publications,
         insert_only: wanted.insert_only().to_vec(),
+        copy,
+    })
+}
+
+/// What is to be copied of a stream that has begun, and who does it.
+async fn copy(
+    config: &Config,
+    source: &Session,
+    ledger: &Ledger,
+    epoch: i64,
+    publications: &[String],
+    checkpoint: Lsn,
+) -> Result<copying::Begin> {
+    // After the stream has begun: what runs now, or has been in an earlier stream, must have ended in
+    // each snapshot that is accepted.
+    let now = current_snapshot(source).await?;
+    let published = published(source, publications).await?;
+    let fence = now.xmax();
+    let mut router = Router::new(now);
+    for (table, chunks) in ledger.copied_tables().await? {
+        let types = chunks.iter().find_map(|chunk| chunk.range.key_types()).unwrap_or_default();
+        let key = table.key_columns.iter().cloned().zip(types).collect();
+        let chunks = chunks.into_iter().map(|chunk| (chunk.range, chunk.done));
+        router.add(table.relation, CopyTable::new(fence, key, chunks, checkpoint));
+        if router.is_copied(table.relation) && !published.iter().any(|p| p.oid == table.relation) {
+            tracing::warn!(table = %table.name, "the table is not in the stream any more; it is not copied to the end");
+            ledger.forget_table(table.relation).await?;
+            router.forget(table.relation);
+        }
+    }
+    let mut tables = published;
+    tables.retain(|table| {
+        router.expect(table.oid);
+        router.is_unplanned(table.oid) || router.is_copied(table.oid)
+    });
+    // The large ones take longest, so they go first.
+    tables.sort_by_key(|table| std::cmp::Reverse(table.bytes));
+    let application = application(config, "copy");
+    let target = Session::open(&config.target, Side::Target, &application).await?;
+    target.become_replica().await?;
+    let readers_rate = config.copy.max_rate_bytes.map(|rate| rate / config.copy.readers as u64);
+    let chunk_bytes =
+        readers_rate.unwrap_or(limits::CHUNK_BYTES).clamp(limits::CHUNK_BYTES_LEAST, limits::CHUNK_BYTES);
+    let planner = Planner {
+        source: Session::open(&config.source, Side::Source, &application).await?,
+        target,
+        ledger: ledger.clone(),
+        settings: PlannerSettings {
+            name: config.name.clone(),
+            epoch,
+            publications: publications.to_vec(),
+            existing_rows: config.tables.existing_rows,
+            chunk_bytes,
+        },
+    };
+    let (offers_out, offers) = mpsc::channel(1);
+    let readers = Readers {
+        source: config.source.clone(),
+        target: config.target.clone(),
+        application,
+        name: config.name.clone(),
+        epoch,
+        throttle: Throttle::new(config.copy.max_rate_bytes),
+        offers: offers_out,
+    };
+    Ok(copying::Begin {
+        router,
+        jobs: Jobs::new(readers, config.copy.readers),
+        offers,
+        planner,
+        tables,
+        ledger: ledger.clone(),
+        name: config.name.clone(),
+        target: config.target.clone(),
+        phase: ledger.phase().await?.unwrap_or(Phase::Copy),
     })
 }
 
@@ -226,7 +310,7 @@ fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
 async fn begin(
     config: &Config,
     source: &Session,
-    guard: &Session,
+    target: &Session,
     ledger: &Ledger,
     wanted: &mut Wanted,
     origin: &Origin,
@@ -249,7 +333,14 @@ async fn begin(
         )));
     }
     wanted.narrow(source, ledger).await?;
-    wanted.check(guard).await?;
+    wanted.check(target).await?;
+    let targets = wanted.targets(target).await?;
+    if config.tables.existing_rows == ExistingRows::Refuse {
+        let tables = rows_exist(target, &targets).await?;
+        if !tables.is_empty() {
+            return Err(existing_rows(&tables));
+        }
+    }
     wanted.rehearse(source).await?;
     if slot.is_none() {
         Slot::check_room(source).await?;
@@ -273,9 +364,10 @@ async fn begin(
         }
     };
     let publications = wanted.names();
+    if config.tables.existing_rows == ExistingRows::Replace {
+        empty(target, &targets).await?;
+    }
     ledger.begin_stream(start, caught_up_to, &publications).await?;
-    // Nothing copies the rows that were there before yet: both sides must start equal.
-    ledger.set_phase(Phase::Stream).await?;
     tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
     Ok((publications, start))
 }
@@ -343,22 +435,22 @@ async fn check_slot(
     Ok(())
 }
 
-/// Ends sessions of an earlier life that still apply changes. The epoch makes them harmless; ending
-/// them frees their locks at once. We hold the daemon's lock, so they can't be of a living daemon.
-async fn end_leftovers(guard: &Session, config: &Config) -> Result<()> {
-    let rows = guard
+/// Ends sessions of an earlier life that are still at work. The epoch makes them harmless; ending them
+/// frees their locks at once. We hold the daemon's lock, so they can't be of a living daemon.
+async fn end_leftovers(session: &Session, side: Side, config: &Config, parts: &[&str]) -> Result<()> {
+    let applications: Vec<String> = parts.iter().map(|part| application(config, part)).collect();
+    let rows = session
         .query(
             "SELECT pid, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-              WHERE application_name = $1 AND datname = pg_catalog.current_database() AND usename = current_user",
-            &[&application(config, "apply")],
+              WHERE application_name = ANY ($1) AND datname = pg_catalog.current_database()
+                AND usename = current_user",
+            &[&applications],
         )
         .await
-        .map_err(|e| Fault::sql(Side::Target, "ending sessions of an earlier start", &e))?;
+        .map_err(|e| Fault::sql(side, "ending sessions of an earlier start", &e))?;
     for row in rows {
-        tracing::info!(
-            pid = row.get::<_, i32>(0),
-            "ended a session that an earlier start had left on the target"
-        );
+        let pid = row.get::<_, i32>(0);
+        tracing::info!(pid, "ended a session that an earlier start had left on the {side}");
     }
     Ok(())
 }

@@ -113,6 +113,27 @@ impl Wanted {
         ))
     }
 
+    /// The tables of the target that will take rows: those of the same name, or the topmost parents of
+    /// partitions that it lacks.
+    pub(super) async fn targets(&self, target: &Client) -> Result<Vec<TableName>> {
+        let leaves = || self.tables.iter().filter(|table| !table.is_partitioned);
+        let names: Vec<String> = leaves().map(|table| table.name.to_sql()).collect();
+        let row = target
+            .query_one(
+                "SELECT array(SELECT pg_catalog.to_regclass(t.name) IS NOT NULL
+                                FROM unnest($1::text[]) WITH ORDINALITY AS t (name, place) ORDER BY place)",
+                &[&names],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Target, "looking for the tables", &e))?;
+        let is_there: Vec<bool> = row.get(0);
+        let targets: BTreeSet<&TableName> = leaves()
+            .zip(is_there)
+            .map(|(table, is_there)| if is_there { &table.name } else { table.published_as() })
+            .collect();
+        Ok(targets.into_iter().cloned().collect())
+    }
+
     /// Asks the source whether it would let us make the publications that are missing.
     pub(super) async fn rehearse(&self, source: &Client) -> Result<()> {
         for publication in &self.publications {

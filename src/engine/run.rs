@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::copying::{Copying, Event};
 use super::monitor::{self, Tick, Watched};
 use super::prepare::Prepared;
+use super::task::Task;
 use crate::apply::{self, Applied, Applier, Batch, Batcher, Change, Failure, Position};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
@@ -21,6 +22,7 @@ use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::{Decoder, Message, OldTuple, PgTimestamp, ProtoVersion, Relation, Relations, Tuple};
 use crate::replication::{Feedback, Frame, ReplicationStream};
+use crate::route::Routed;
 use crate::shutdown::Shutdown;
 
 /// Why an engine has ended.
@@ -44,6 +46,9 @@ pub struct Engine {
     decoder: Decoder,
     relations: Relations,
     batcher: Batcher,
+    copying: Copying,
+    /// A change that waits for its chunk to be copied. Nothing is read meanwhile.
+    waiting: Option<Change>,
     clock: monitor::Clock,
     ticks: watch::Receiver<Option<Tick>>,
     rounds: mpsc::Sender<Round>,
@@ -78,25 +83,9 @@ struct Progress {
     /// Changes applied since the log was told last, and when that was.
     changes: usize,
     logged_at: Instant,
-}
-
-/// A task that ends when this is dropped.
-struct Task<T>(JoinHandle<T>);
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Task<Fault> {
-    /// The fault that it ended with.
-    async fn fault(&mut self) -> Fault {
-        match (&mut self.0).await {
-            Ok(fault) => fault,
-            Err(error) => Fault::bug(format!("a task has ended: {error}")),
-        }
-    }
+    /// Since when a change has been waiting for its chunk, and the longest that one has.
+    paused_at: Option<Instant>,
+    longest_pause: Duration,
 }
 
 impl Engine {
@@ -107,17 +96,19 @@ impl Engine {
         let (answers_out, answers) = mpsc::channel(1);
         let (ticks_out, ticks) = watch::channel(None);
         let (busy, busy_in) = watch::channel(None);
-        let applier = Task(tokio::spawn(apply_rounds(prepared.applier, rounds_in, answers_out)));
+        let (in_the_way, in_the_way_in) = watch::channel(None);
+        let applier = Task::spawn(apply_rounds(prepared.applier, rounds_in, answers_out));
         let pid = prepared.applier_pid;
-        let watchdog = Task(tokio::spawn(async move { apply::watch(&guard, pid, busy_in).await }));
+        let watchdog = Task::spawn(async move { apply::watch(&guard, pid, busy_in).await });
         let watched = Watched {
             source: prepared.source,
             ledger: ledger.clone(),
             slot: slot.to_owned(),
             publications: prepared.publications,
             insert_only: prepared.insert_only,
+            in_the_way: in_the_way_in,
         };
-        let monitor = Task(tokio::spawn(monitor::watch(watched, ticks_out)));
+        let monitor = Task::spawn(monitor::watch(watched, ticks_out));
         let now = Instant::now();
         let timeout = prepared.wal_sender_timeout.unwrap_or(limits::WAL_SENDER_TIMEOUT);
         Self {
@@ -125,6 +116,8 @@ impl Engine {
             decoder: Decoder::new(ProtoVersion::V1),
             relations: Relations::new(),
             batcher: Batcher::new(prepared.checkpoint),
+            copying: Copying::new(prepared.copy, prepared.checkpoint, in_the_way),
+            waiting: None,
             clock: monitor::Clock::default(),
             ticks,
             rounds,
@@ -143,6 +136,8 @@ impl Engine {
                 reply_requested: true,
                 changes: 0,
                 logged_at: now,
+                paused_at: None,
+                longest_pause: Duration::ZERO,
             },
             feedback_interval: limits::FEEDBACK_INTERVAL.min(timeout / 3),
             silence_limit: timeout * 2,
@@ -166,15 +161,16 @@ impl Engine {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.hand_over().await?;
-            let has_room = self.batcher.has_room();
+            let is_reading = self.batcher.has_room() && self.waiting.is_none();
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return Ok(()),
                 answer = self.answers.recv() => self.applied(answer).await?,
                 fault = self.watchdog.fault() => return Err(fault),
                 fault = self.monitor.fault() => return Err(fault),
-                _ = timer.tick() => self.keep_in_touch(has_room).await?,
-                frame = self.stream.next(), if has_room => self.receive(frame?)?,
+                event = self.copying.next() => self.copied(event).await?,
+                _ = timer.tick() => self.keep_in_touch(is_reading).await?,
+                frame = self.stream.next(), if is_reading => self.receive(frame?)?,
             }
         }
     }
@@ -208,13 +204,14 @@ impl Engine {
     async fn applied(&mut self, answer: Option<Result<Applied, Failure>>) -> Result<()> {
         self.busy.send_replace(None);
         match answer {
-            None => Err(match (&mut self.applier.0).await {
+            None => Err(match self.applier.result().await {
                 Ok(()) => Fault::bug("the applier's task has ended"),
-                Err(error) => Fault::bug(format!("the applier's task has ended: {error}")),
+                Err(fault) => fault,
             }),
             Some(Ok(applied)) => {
                 if let Some(position) = applied.position {
                     self.progress.durable = position.lsn;
+                    self.copying.durable(position.lsn);
                 }
                 self.progress.changes += applied.changes;
                 Ok(())
@@ -231,10 +228,12 @@ impl Engine {
     /// Tells the source how far we are, when that is due, and finds out whether it is still there.
     async fn keep_in_touch(&mut self, is_reading: bool) -> Result<()> {
         if self.ticks.has_changed().unwrap_or(false)
-            && let Some(tick) = *self.ticks.borrow_and_update()
+            && let Some(tick) = self.ticks.borrow_and_update().clone()
         {
+            self.copying.note(&tick);
             self.clock.note(tick);
         }
+        self.copying.work(self.batcher.position()).await?;
         self.log_progress();
         if !is_reading {
             // What the source has sent meanwhile waits in the socket; it isn't silent.
@@ -293,22 +292,25 @@ impl Engine {
     /// Puts a message where it belongs.
     fn route(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Begin(begin) => self.batcher.begin(&begin)?,
+            Message::Begin(begin) => {
+                self.batcher.begin(&begin)?;
+                self.copying.begin(begin.xid, begin.commit_lsn);
+            }
             Message::Commit(commit) => self.batcher.commit(&commit)?,
             Message::Relation(relation) => {
                 self.relations.update(relation);
             }
             Message::Insert { relation, new } => {
                 let relation = self.relation(relation, Some(&new), None)?;
-                self.batcher.change(Change::Insert { relation, new })?;
+                self.change(Change::Insert { relation, new })?;
             }
             Message::Update { relation, old, new } => {
                 let relation = self.relation(relation, Some(&new), old.as_ref())?;
-                self.batcher.change(Change::Update { relation, old, new })?;
+                self.change(Change::Update { relation, old, new })?;
             }
             Message::Delete { relation, old } => {
                 let relation = self.relation(relation, None, Some(&old))?;
-                self.batcher.change(Change::Delete { relation, old })?;
+                self.change(Change::Delete { relation, old })?;
             }
             Message::Truncate(truncate) => {
                 let relations = truncate
@@ -316,8 +318,7 @@ impl Engine {
                     .iter()
                     .map(|oid| Ok(Arc::clone(self.relations.get(*oid)?)))
                     .collect::<Result<Vec<_>>>()?;
-                self.batcher
-                    .change(Change::Truncate { relations, restart_identity: truncate.restart_identity })?;
+                self.change(Change::Truncate { relations, restart_identity: truncate.restart_identity })?;
             }
             // Of no consequence for the rows: types are read by the target's own input functions, and
             // where a transaction came from first makes no difference to this direction.
@@ -337,6 +338,41 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Gives a change to the batch, as far as the copy doesn't have it; or keeps it until its chunk is
+    /// copied.
+    fn change(&mut self, change: Change) -> Result<()> {
+        if self.batcher.has_applied_it() {
+            return Ok(());
+        }
+        match self.copying.route(change)? {
+            Routed::Apply(change) => self.batcher.change(change)?,
+            Routed::Split(changes) => {
+                for change in changes {
+                    self.batcher.change(change)?;
+                }
+            }
+            Routed::Drop => {}
+            Routed::Wait(change, _) => {
+                self.progress.paused_at.get_or_insert_with(Instant::now);
+                self.waiting = Some(change);
+                return Ok(());
+            }
+        }
+        if let Some(since) = self.progress.paused_at.take() {
+            self.progress.longest_pause = self.progress.longest_pause.max(since.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Something has happened to the copy, which a waiting change may have waited for.
+    async fn copied(&mut self, event: Event) -> Result<()> {
+        self.copying.take(event, self.batcher.position()).await?;
+        match self.waiting.take() {
+            Some(change) => self.change(change),
+            None => Ok(()),
+        }
     }
 
     /// The relation of a change, with tuples that fit it.
@@ -373,7 +409,7 @@ impl Engine {
     /// waits for its walsenders.
     pub async fn hold(&mut self, until: Instant) {
         // If what failed is the monitor, it has ended already.
-        let is_watched = !self.monitor.0.is_finished();
+        let is_watched = !self.monitor.is_finished();
         while Instant::now() < until {
             if let Err(fault) = self.tell(false).await {
                 // The next start meets the same fault and tells of it.
@@ -402,8 +438,10 @@ impl Engine {
             seconds = since.as_secs(),
             applied_to = %self.progress.durable,
             received_but_not_applied_bytes = behind,
+            longest_pause_ms = u64::try_from(self.progress.longest_pause.as_millis()).unwrap_or(u64::MAX),
             "streaming"
         );
+        self.progress.longest_pause = Duration::ZERO;
         self.progress.changes = 0;
         self.progress.logged_at = Instant::now();
     }

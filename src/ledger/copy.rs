@@ -162,6 +162,35 @@ pub fn send_back_sql() -> &'static str {
 }
 
 impl Ledger {
+    /// Takes a table out of the copy: it is in the stream no more.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn forget_table(&self, relation: u32) -> Result<()> {
+        self.session
+            .execute("DELETE FROM cdc.copy WHERE name = $1 AND relation = $2", &[&self.name, &relation])
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// The ranges of a table's chunks in their order; none if it has not been taken in.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn ranges(&self, relation: u32) -> Result<Vec<KeyRange>> {
+        let rows = self
+            .session
+            .query(
+                "SELECT range FROM cdc.chunk WHERE name = $1 AND relation = $2 ORDER BY ordinal",
+                &[&self.name, &relation],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        let range = |row: &Row| row.try_get(0).map(|Json(range)| range).map_err(|e| fault(&e));
+        rows.iter().map(range).collect()
+    }
+
     /// The tables that are in the stream, each with its chunks in their order.
     ///
     /// # Errors

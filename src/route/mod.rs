@@ -117,6 +117,11 @@ impl Router {
         self.tables.insert(relation, known);
     }
 
+    /// The relation is in the stream, and its chunks will come.
+    pub fn expect(&mut self, relation: u32) {
+        self.tables.entry(relation).or_insert(Known::Unplanned);
+    }
+
     /// The table is gone from the source: nothing more will come of it.
     pub fn forget(&mut self, relation: u32) {
         self.tables.remove(&relation);
@@ -206,6 +211,35 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// True if the relation is in the stream and its chunks aren't known.
+    #[must_use]
+    pub fn is_unplanned(&self, relation: u32) -> bool {
+        matches!(self.tables.get(&relation), Some(Known::Unplanned))
+    }
+
+    /// True if the table's chunks are known, and not all of them are over.
+    #[must_use]
+    pub fn is_copied(&self, relation: u32) -> bool {
+        matches!(self.tables.get(&relation), Some(Known::Copied(_)))
+    }
+
+    /// The table's chunks that are pending.
+    #[must_use]
+    pub fn pending(&self, relation: u32) -> Vec<ChunkId> {
+        match self.tables.get(&relation) {
+            Some(Known::Copied(table)) => {
+                table.pending().map(|ordinal| ChunkId { relation, ordinal }).collect()
+            }
+            Some(Known::Unplanned | Known::Over) | None => Vec::new(),
+        }
+    }
+
+    /// True if the chunk is pending.
+    #[must_use]
+    pub fn is_pending(&self, chunk: ChunkId) -> bool {
+        matches!(self.tables.get(&chunk.relation), Some(Known::Copied(t)) if t.is_pending(chunk.ordinal))
     }
 
     /// True if the chunk is pending, and everything that sent it back is committed.

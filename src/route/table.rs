@@ -124,6 +124,14 @@ impl CopyTable {
         }
     }
 
+    pub(super) fn pending(&self) -> impl Iterator<Item = u32> {
+        (0..self.chunks()).filter(|ordinal| self.is_pending(*ordinal))
+    }
+
+    pub(super) fn is_pending(&self, ordinal: u32) -> bool {
+        matches!(self.chunk(ordinal).state, State::Pending { .. })
+    }
+
     pub(super) fn can_be_copied(&self, ordinal: u32) -> bool {
         self.chunk(ordinal).state == State::Pending { after: None }
     }

@@ -1,0 +1,262 @@
+//! The planner: takes tables into the stream, one after the other, while the stream runs.
+//!
+//! Until a table is taken in, its changes are dropped: a snapshot that is still to come will have them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::plan::plan;
+use super::table::TableCopy;
+use crate::catalog::{PublishedTable, destination, empty, published, rows_exist};
+use crate::chunk::{KeyRange, Snapshot, Xid};
+use crate::config::ExistingRows;
+use crate::connect::Session;
+use crate::fault::{Fault, Reaction, Result, Side};
+use crate::ledger::{CopiedTable, Ledger, record_table};
+use crate::limits;
+use crate::schema;
+
+/// What has become of a table that is published.
+pub enum Planned {
+    /// It can be copied.
+    Ready(Box<PlannedTable>),
+    /// It is not published any more.
+    Gone(u32),
+}
+
+/// A table that can be copied.
+pub struct PlannedTable {
+    /// How it is read and written.
+    pub copy: TableCopy,
+    /// Its chunks.
+    pub ranges: Vec<KeyRange>,
+    /// Everything that has begun before it must have ended in a snapshot of this table: it may have
+    /// written to the table before that was published.
+    pub fence: Xid,
+}
+
+/// What the planner needs to know.
+pub struct PlannerSettings {
+    /// The migration.
+    pub name: String,
+    /// The epoch of this life.
+    pub epoch: i64,
+    /// The publications of the stream.
+    pub publications: Vec<String>,
+    /// What to do with rows that are there already.
+    pub existing_rows: ExistingRows,
+    /// About how many bytes a chunk has.
+    pub chunk_bytes: u64,
+}
+
+/// Takes tables into the stream.
+pub struct Planner {
+    /// A session to the source.
+    pub source: Session,
+    /// A session to the target; a replica's.
+    pub target: Session,
+    /// For what fails.
+    pub ledger: Ledger,
+    /// The rest.
+    pub settings: PlannerSettings,
+}
+
+/// A table that waits to be taken in.
+struct Waiting {
+    relation: u32,
+    /// What was read of it; read again after a failure.
+    table: Option<PublishedTable>,
+    not_before: Instant,
+    has_failed: bool,
+}
+
+impl Waiting {
+    fn new(relation: u32, table: Option<PublishedTable>) -> Self {
+        Self { relation, table, not_before: Instant::now(), has_failed: false }
+    }
+}
+
+impl Planner {
+    /// Takes in these tables, and each that comes through `newcomers`, until nobody listens any more.
+    pub async fn run(
+        self,
+        tables: Vec<PublishedTable>,
+        mut newcomers: mpsc::UnboundedReceiver<u32>,
+        planned: mpsc::Sender<Result<Planned>>,
+    ) {
+        let mut waiting: VecDeque<Waiting> =
+            tables.into_iter().map(|table| Waiting::new(table.oid, Some(table))).collect();
+        loop {
+            let Some(next) = next(&mut waiting, &mut newcomers).await else { return };
+            match self.take_in(next).await {
+                Ok(Outcome::Planned(table)) => {
+                    if planned.send(Ok(table)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(Outcome::Again(again)) => waiting.push_back(again),
+                Err(fault) => {
+                    // The engine ends with it.
+                    let _ = planned.send(Err(fault)).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes a table in, or tells why that isn't possible now.
+    async fn take_in(&self, mut waiting: Waiting) -> Result<Outcome> {
+        let table = match waiting.table.take() {
+            Some(table) => table,
+            None => {
+                let all = published(&self.source, &self.settings.publications).await?;
+                match all.into_iter().find(|table| table.oid == waiting.relation) {
+                    Some(table) => table,
+                    None => return Ok(Outcome::Planned(Planned::Gone(waiting.relation))),
+                }
+            }
+        };
+        match self.plan(&table).await {
+            Ok(planned) => {
+                self.ledger.resolve_failing(&table.name, "plan").await?;
+                Ok(Outcome::Planned(Planned::Ready(Box::new(planned))))
+            }
+            Err(fault) if fault.is_unreachable() => Err(fault),
+            Err(fault) => {
+                self.target
+                    .batch_execute("ROLLBACK")
+                    .await
+                    .map_err(|e| Fault::sql(Side::Target, "giving a table up for now", &e))?;
+                let passes = fault.reaction() == Reaction::Retry;
+                if passes {
+                    tracing::debug!("{fault}");
+                } else {
+                    if !waiting.has_failed {
+                        tracing::error!("the table is not copied: {fault}");
+                    }
+                    self.ledger.record_failing(&table.name, "plan", &fault).await?;
+                    waiting.has_failed = true;
+                }
+                let rest = if passes { limits::COPY_PAUSE } else { limits::BLOCKED_INTERVAL };
+                waiting.not_before = Instant::now() + rest;
+                Ok(Outcome::Again(waiting))
+            }
+        }
+    }
+
+    async fn plan(&self, table: &PublishedTable) -> Result<PlannedTable> {
+        let fence = current_snapshot(&self.source).await?.xmax();
+        let (target, through_root) = destination(&self.target, &table.name, table.root.as_ref()).await?;
+        let copy = TableCopy::new(table.clone(), &target, through_root);
+        let ranges = self.ledger.ranges(table.oid).await?;
+        if !ranges.is_empty() {
+            return Ok(PlannedTable { copy, ranges, fence });
+        }
+        let ranges = plan(&self.source, table, self.settings.chunk_bytes, through_root).await?;
+        self.adopt(&copy, &ranges).await?;
+        Ok(PlannedTable { copy, ranges, fence })
+    }
+
+    /// In one transaction of the target: nothing is there that would be in the way, and the ledger knows
+    /// the table.
+    async fn adopt(&self, copy: &TableCopy, ranges: &[KeyRange]) -> Result<()> {
+        let table = &copy.source;
+        let sql = |doing: &'static str| move |e: tokio_postgres::Error| Fault::sql(Side::Target, doing, &e);
+        // A short wait: whoever waits for us must not be the one that is given up.
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", limits::DDL_LOCK_WAIT_MS);
+        self.target.batch_execute(&begin).await.map_err(sql("beginning a transaction"))?;
+        if copy.owns_target {
+            let target = [copy.target.clone()];
+            match self.settings.existing_rows {
+                ExistingRows::Replace => empty(&self.target, &target).await?,
+                ExistingRows::Refuse if !rows_exist(&self.target, &target).await?.is_empty() => {
+                    return Err(existing_rows(&target));
+                }
+                ExistingRows::Refuse => {}
+            }
+        }
+        // One chunk has only rows that existed together.
+        let key = if ranges.len() == 1 && copy.owns_target { &[][..] } else { &table.key };
+        schema::hold_back(&*self.target, &self.settings.name, &copy.target, key).await?;
+        let recorded = CopiedTable {
+            relation: table.oid,
+            name: table.name.clone(),
+            key_columns: table.chunk_columns().to_vec(),
+            rows_planned: table.rows.unwrap_or(0),
+            bytes_planned: i64::try_from(table.bytes).unwrap_or(i64::MAX),
+        };
+        record_table(&self.target, &self.settings.name, self.settings.epoch, &recorded, ranges).await?;
+        self.target.batch_execute("COMMIT").await.map_err(sql("taking a table into the stream"))
+    }
+}
+
+/// Refuses tables that have rows nobody knows of.
+#[must_use]
+pub fn existing_rows(tables: &[crate::catalog::TableName]) -> Fault {
+    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    let fault = Fault::person(format!(
+        "there are rows already in {}: the source's rows would be mixed with them",
+        names.join(", ")
+    ))
+    .on(Side::Target)
+    .remedy(
+        "empty the tables, or set existing_rows = \"replace\" under [tables] to have their rows deleted and the \
+         source's put in their place",
+    );
+    match &names[..] {
+        [one] => fault.table(one),
+        _ => fault,
+    }
+}
+
+/// What a new snapshot sees at this moment.
+///
+/// # Errors
+/// If the source can't be asked.
+pub async fn current_snapshot(source: &Client) -> Result<Snapshot> {
+    let row = source
+        .query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[])
+        .await
+        .map_err(|e| Fault::sql(Side::Source, "taking a snapshot", &e))?;
+    snapshot(row.get(0))
+}
+
+/// Reads a snapshot as the source prints it.
+///
+/// # Errors
+/// If it is none.
+pub fn snapshot(text: &str) -> Result<Snapshot> {
+    text.parse()
+        .map_err(|_| Fault::bug(format!("the source printed a snapshot as {text:?}")).on(Side::Source))
+}
+
+enum Outcome {
+    Planned(Planned),
+    Again(Waiting),
+}
+
+/// The next table whose time has come; `None` when nobody can name any more.
+async fn next(
+    waiting: &mut VecDeque<Waiting>,
+    newcomers: &mut mpsc::UnboundedReceiver<u32>,
+) -> Option<Waiting> {
+    loop {
+        while let Ok(relation) = newcomers.try_recv() {
+            waiting.push_back(Waiting::new(relation, None));
+        }
+        let now = Instant::now();
+        if let Some(place) = waiting.iter().position(|table| table.not_before <= now) {
+            return waiting.remove(place);
+        }
+        let soonest = waiting.iter().map(|table| table.not_before).min();
+        let pause = soonest.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(now));
+        tokio::select! {
+            newcomer = newcomers.recv() => waiting.push_back(Waiting::new(newcomer?, None)),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

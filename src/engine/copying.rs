@@ -1,0 +1,308 @@
+//! The copy, as the engine's loop sees it.
+//!
+//! ```text
+//!   newcomer ─► planner ─► Planned ──► queue ─► reader ─► Offered ──► router: accepted?
+//!                                       ▲          └────► Finished ─► router: done
+//!                                       └── sent back ◄────────────── router
+//! ```
+//!
+//! Planner and readers are tasks. What they have to say comes to the loop as an [`Event`], between two
+//! changes: so accepting a snapshot and changing a chunk's state are one step.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::jobs::{Finished, Jobs};
+use super::monitor::{Tick, answered};
+use super::task::Task;
+use crate::apply::Change;
+use crate::catalog::{PublishedTable, TableName};
+use crate::connect::{ConnInfo, Session};
+use crate::copy::{Answer, Offered, Planned, PlannedTable, Planner};
+use crate::fault::{Fault, Reaction, Result, Side};
+use crate::ledger::{Ledger, Phase};
+use crate::limits;
+use crate::lsn::Lsn;
+use crate::route::{CopyTable, Offer, Routed, Router};
+use crate::schema;
+
+/// Something has happened to the copy.
+pub(super) enum Event {
+    /// A reader has taken a snapshot and waits for what becomes of it.
+    Offered(Offered),
+    /// A job has ended.
+    Finished(Result<Finished>),
+    /// The planner has come to an end with a table.
+    Planned(Result<Planned>),
+    /// What was held back has been put back, but for this.
+    PutBack(Result<Vec<Fault>>),
+}
+
+/// What the copy begins with.
+pub(super) struct Begin {
+    pub(super) router: Router,
+    pub(super) jobs: Jobs,
+    pub(super) offers: mpsc::Receiver<Offered>,
+    pub(super) planner: Planner,
+    /// Tables to be taken in or described.
+    pub(super) tables: Vec<PublishedTable>,
+    pub(super) ledger: Ledger,
+    pub(super) name: String,
+    pub(super) target: ConnInfo,
+    pub(super) phase: Phase,
+}
+
+/// The copy: router, planner and readers, and the end of it.
+pub(super) struct Copying {
+    router: Router,
+    jobs: Jobs,
+    offers: mpsc::Receiver<Offered>,
+    planned: mpsc::Receiver<Result<Planned>>,
+    newcomers: mpsc::UnboundedSender<u32>,
+    _planner: Task<()>,
+    ledger: Ledger,
+    name: String,
+    target: ConnInfo,
+    /// Tables of which a chunk was copied since anything of them failed.
+    well: HashSet<u32>,
+    /// What is in the way of every snapshot, for the status.
+    in_the_way: watch::Sender<Option<String>>,
+    /// Where the source's log ended and when that was; those that the stream has not come to yet.
+    ahead: VecDeque<(Lsn, Instant)>,
+    end: End,
+    checkpoint: Lsn,
+}
+
+/// How far the end of the copy is.
+enum End {
+    /// Chunks are still to be copied.
+    NotYet,
+    /// Everything is there; what was held back is put back from then on.
+    PutBackAt(Instant),
+    PuttingBack(Task<Result<Vec<Fault>>>),
+    Reached,
+}
+
+impl Copying {
+    pub(super) fn new(begin: Begin, checkpoint: Lsn, in_the_way: watch::Sender<Option<String>>) -> Self {
+        let (planned_out, planned) = mpsc::channel(1);
+        let (newcomers, newcomers_in) = mpsc::unbounded_channel();
+        let planner = begin.planner.run(begin.tables, newcomers_in, planned_out);
+        let is_complete = begin.phase != Phase::Copy && begin.router.is_consistent();
+        let end = if is_complete { End::Reached } else { End::NotYet };
+        Self {
+            router: begin.router,
+            jobs: begin.jobs,
+            offers: begin.offers,
+            planned,
+            newcomers,
+            _planner: Task::spawn(planner),
+            ledger: begin.ledger,
+            name: begin.name,
+            target: begin.target,
+            well: HashSet::new(),
+            in_the_way,
+            ahead: VecDeque::new(),
+            end,
+            checkpoint,
+        }
+    }
+
+    /// A transaction begins in the stream.
+    pub(super) fn begin(&mut self, xid: u32, commit_lsn: Lsn) {
+        self.router.begin(xid, commit_lsn);
+    }
+
+    /// Decides about a change.
+    pub(super) fn route(&mut self, change: Change) -> Result<Routed> {
+        let routed = self.router.route(change)?;
+        for newcomer in self.router.take_newcomers() {
+            tracing::info!(table = %newcomer.name, "a table has come into the stream; its rows will be copied");
+            self.plan(newcomer.relation)?;
+            self.end = End::NotYet;
+        }
+        for chunk in self.router.take_sent_back() {
+            tracing::debug!(
+                relation = chunk.relation,
+                chunk = chunk.ordinal,
+                "the chunk has to be copied again"
+            );
+            self.jobs.enqueue(chunk);
+        }
+        Ok(routed)
+    }
+
+    fn plan(&self, relation: u32) -> Result<()> {
+        self.newcomers.send(relation).map_err(|_| Fault::bug("the planner's task has ended"))
+    }
+
+    /// Everything below this is durable on the target.
+    pub(super) fn durable(&mut self, checkpoint: Lsn) {
+        self.checkpoint = checkpoint;
+        self.router.durable(checkpoint);
+    }
+
+    /// The source's log ended there just now, and this is what a new snapshot saw.
+    pub(super) fn note(&mut self, tick: &Tick) {
+        self.ahead.push_back((tick.lsn, Instant::now()));
+        self.router.see(tick.snapshot.clone());
+    }
+
+    /// Waits for the next event; for ever if there is nothing to copy. Nothing is lost if it is not
+    /// waited for to the end.
+    pub(super) async fn next(&mut self) -> Event {
+        let put_back = async {
+            match &mut self.end {
+                End::PuttingBack(task) => task.result().await,
+                End::NotYet | End::PutBackAt(_) | End::Reached => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(offered) = self.offers.recv() => Event::Offered(offered),
+            finished = self.jobs.finished() => Event::Finished(finished),
+            Some(planned) = self.planned.recv() => Event::Planned(planned),
+            put_back = put_back => Event::PutBack(put_back.and_then(|failed| failed)),
+        }
+    }
+
+    /// Takes an event in. `routed_to` is how far the stream has come.
+    pub(super) async fn take(&mut self, event: Event, routed_to: Lsn) -> Result<()> {
+        match event {
+            Event::Offered(offered) => {
+                self.answer(offered, routed_to);
+                Ok(())
+            }
+            Event::Finished(finished) => self.finished(finished?).await,
+            Event::Planned(planned) => {
+                match planned? {
+                    Planned::Ready(table) => self.ready(*table),
+                    Planned::Gone(relation) => {
+                        self.router.forget(relation);
+                        self.jobs.forget(relation);
+                    }
+                }
+                Ok(())
+            }
+            Event::PutBack(failed) => self.put_back(failed?).await,
+        }
+    }
+
+    /// Decides about a reader's snapshot.
+    fn answer(&mut self, offered: Offered, routed_to: Lsn) {
+        let answer = if self.lag(routed_to) > limits::COPY_LAG {
+            Answer::Later
+        } else {
+            match self.router.offer(&offered.chunks, &offered.snapshot) {
+                Offer::Accepted => Answer::Accepted,
+                Offer::Refused(xid) => Answer::Refused(xid),
+                Offer::Withdrawn => Answer::Withdrawn,
+            }
+        };
+        if answer == Answer::Accepted || offered.in_the_way.is_some() {
+            self.in_the_way.send_if_modified(|what| {
+                let is_new = *what != offered.in_the_way;
+                *what = offered.in_the_way;
+                is_new
+            });
+        }
+        if offered.answer.send(answer).is_err() {
+            // The reader is gone; its job ends without the chunks.
+            self.router.failed(&offered.chunks);
+        }
+    }
+
+    /// For how long the source has been further than the stream has come.
+    fn lag(&mut self, routed_to: Lsn) -> Duration {
+        while self.ahead.front().is_some_and(|(lsn, _)| *lsn <= routed_to) {
+            self.ahead.pop_front();
+        }
+        self.ahead.front().map_or(Duration::ZERO, |(_, at)| at.elapsed())
+    }
+
+    fn ready(&mut self, table: PlannedTable) {
+        let relation = table.copy.source.oid;
+        if self.router.is_unplanned(relation) {
+            let chunks = table.ranges.iter().map(|range| (range.clone(), None));
+            let key = table.copy.chunk_key();
+            self.router.add(relation, CopyTable::new(table.fence, key, chunks, self.checkpoint));
+        }
+        let pending = self.router.pending(relation);
+        self.jobs.add(table.copy, table.ranges, pending);
+    }
+
+    async fn finished(&mut self, finished: Finished) -> Result<()> {
+        let Finished { job, outcome, .. } = finished;
+        let table = &job.table.source;
+        match outcome {
+            Ok(Some(copied)) => {
+                self.router.done(&job.ids(), &copied.snapshot, copied.lsn);
+                if self.well.insert(table.oid) {
+                    answered(Side::Target, self.ledger.resolve_failing(&table.name, "copy")).await?;
+                }
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            // The chunks may be committed all the same; only the ledger knows.
+            Err(fault) if fault.is_unreachable() => Err(fault),
+            Err(fault) => {
+                self.router.failed(&job.ids());
+                self.jobs.rest(&job, &fault);
+                self.report(table.oid, &table.name, &fault).await?;
+                // The table may look otherwise by now.
+                self.jobs.forget(table.oid);
+                self.plan(table.oid)
+            }
+        }
+    }
+
+    /// Tells that a table could not be copied. The others go on.
+    async fn report(&mut self, relation: u32, table: &TableName, fault: &Fault) -> Result<()> {
+        if fault.reaction() == Reaction::Retry {
+            tracing::warn!("copying again: {fault}");
+            return Ok(());
+        }
+        tracing::error!("the table is not copied: {fault}");
+        self.well.remove(&relation);
+        answered(Side::Target, self.ledger.record_failing(table, "copy", fault)).await
+    }
+
+    /// Starts what can be started. Called a few times a second.
+    pub(super) async fn work(&mut self, routed_to: Lsn) -> Result<()> {
+        if self.lag(routed_to) <= limits::COPY_LAG {
+            self.jobs.start(&self.router);
+        }
+        match &self.end {
+            End::NotYet if self.router.is_consistent() => {
+                answered(Side::Target, self.ledger.set_consistent()).await?;
+                tracing::info!("every row is copied: the target is a state that the source once had");
+                self.end = End::PutBackAt(Instant::now());
+            }
+            End::PutBackAt(at) if *at <= Instant::now() => {
+                let (target, name) = (self.target.clone(), self.name.clone());
+                self.end = End::PuttingBack(Task::spawn(async move {
+                    let session = Session::open(&target, Side::Target, &format!("cdc_{name} schema")).await?;
+                    schema::put_back(&session, &name).await
+                }));
+            }
+            End::NotYet | End::PutBackAt(_) | End::PuttingBack(_) | End::Reached => {}
+        }
+        Ok(())
+    }
+
+    async fn put_back(&mut self, failed: Vec<Fault>) -> Result<()> {
+        if failed.is_empty() {
+            answered(Side::Target, self.ledger.set_phase(Phase::Stream)).await?;
+            tracing::info!("the copy is complete; from here on the target follows");
+            self.end = End::Reached;
+            return Ok(());
+        }
+        for fault in failed {
+            tracing::error!("a constraint is not put back: {fault}");
+        }
+        self.end = End::PutBackAt(Instant::now() + limits::BLOCKED_INTERVAL);
+        Ok(())
+    }
+}
