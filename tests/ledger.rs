@@ -11,9 +11,11 @@ use cdc::connect::{ConnInfo, Environment, Session};
 use cdc::demo::Cluster;
 use cdc::fault::{Fault, Reaction, Result, Side};
 use cdc::ledger::{
-    CopiedChunk, CopiedTable, Ledger, LedgerChunk, Phase, record_done, record_table, send_back_sql,
+    CopiedChunk, CopiedTable, CopyProgress, Ledger, LedgerChunk, Phase, TableState, record_done,
+    record_table, send_back_sql,
 };
 use cdc::lsn::Lsn;
+use futures_util::SinkExt;
 use tokio::sync::OnceCell;
 
 static SERVER: OnceCell<Cluster> = OnceCell::const_new();
@@ -269,4 +271,102 @@ async fn what_fails_stays_open_until_that_part_of_the_table_is_well() {
     ledger.resolve_failing(&b, "copy").await.unwrap();
     assert_eq!(open().await, []);
     assert_eq!(ledger.incidents(100).await.unwrap().len(), 4);
+}
+
+/// Each table's state, rows and chunks that are done.
+fn details(progress: &CopyProgress) -> Vec<(&str, TableState, i64, i64)> {
+    progress.details.iter().map(|t| (t.table.as_str(), t.state, t.rows, t.chunks_done)).collect()
+}
+
+#[tokio::test]
+async fn the_progress_counts_what_is_done_and_what_a_running_copy_has_brought() {
+    let life = Life::first("progress").await;
+    let progress = async || life.ledger.copy_progress().await.unwrap().unwrap();
+    assert_eq!(life.ledger.copy_progress().await.unwrap(), None);
+    life.writer
+        .batch_execute("CREATE TABLE public.a (id int, v text); CREATE TABLE public.b (id int)")
+        .await
+        .unwrap();
+    life.record(&table(1, "a"), &split(10)).await.unwrap();
+    life.record(&table(2, "b"), &[KeyRange::ALL]).await.unwrap();
+    let none = progress().await;
+    assert_eq!((none.tables, none.chunks, none.rows_planned, none.bytes_planned), (2, 3, 2000, 163_840));
+    assert_eq!((none.fraction, none.rows_per_second, none.eta_seconds), (0.0, 0.0, None));
+    let pending = [("public.a", TableState::Pending, 0, 0), ("public.b", TableState::Pending, 0, 0)];
+    assert_eq!(details(&none), pending);
+
+    // One COPY of a that is under way, beside one of somebody else.
+    let other = session(life.name, "someone's copy").await;
+    let rows: String = (0..400).map(|i| format!("{i}\t{}\n", "x".repeat(500))).collect();
+    let mut copies = Vec::new();
+    for writer in [&life.writer, &other] {
+        writer.batch_execute("BEGIN").await.unwrap();
+        let mut copy = Box::pin(writer.copy_in("COPY public.a FROM STDIN").await.unwrap());
+        copy.send(bytes::Bytes::from(rows.clone())).await.unwrap();
+        copy.flush().await.unwrap();
+        copies.push(copy);
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let under_way = loop {
+        let now = progress().await;
+        // The server reads 64 KiB at a time.
+        if now.rows >= 300 {
+            break now;
+        }
+        assert!(Instant::now() < deadline, "{now:?}");
+    };
+    assert!(under_way.rows <= 400 && under_way.bytes > 100_000, "{under_way:?}");
+    assert!(under_way.fraction > 0.14 && under_way.fraction < 0.21, "{under_way:?}");
+    assert!(under_way.rows_per_second > 0.0 && under_way.eta_seconds.is_some(), "{under_way:?}");
+    assert_eq!(
+        details(&under_way),
+        [("public.a", TableState::Copying, under_way.rows, 0), ("public.b", TableState::Pending, 0, 0)]
+    );
+    assert_eq!(copies.swap_remove(0).as_mut().finish().await.unwrap(), 400);
+    let chunk = [copied(id(1, 0), 400)];
+    record_done(&life.writer, life.name, life.epoch, &snapshot(), lsn(), &chunk).await.unwrap();
+    life.writer.batch_execute("COMMIT").await.unwrap();
+    let one = progress().await;
+    assert_eq!((one.tables_done, one.chunks_done, one.rows, one.bytes), (0, 1, 400, 4000));
+    assert_eq!(one.fraction, 0.25);
+
+    life.ledger.record_failing(&TableName::new("public", "b"), "copy", &Fault::person("no")).await.unwrap();
+    let failed = progress().await;
+    assert_eq!(
+        details(&failed),
+        [("public.b", TableState::Failed, 0, 0), ("public.a", TableState::Copying, 400, 1)]
+    );
+    life.ledger.resolve_failing(&TableName::new("public", "b"), "copy").await.unwrap();
+    let sql =
+        "INSERT INTO cdc.held_back (name, schema_name, table_name, kind, object_name, put_back, put_back_at)
+               VALUES ('progress', 'public', 'a', 'index', 'i', '{}', NULL),
+                      ('progress', 'public', 'a', 'index', 'j', '{}', now())";
+    life.writer.batch_execute(sql).await.unwrap();
+    life.done(&[copied(id(1, 1), 3), copied(id(2, 0), 0)]).await.unwrap();
+    life.ledger.set_consistent().await.unwrap();
+    let all = progress().await;
+    assert_eq!(details(&all), [("public.a", TableState::Done, 403, 2), ("public.b", TableState::Done, 0, 1)]);
+    assert_eq!((all.tables_done, all.fraction, all.eta_seconds, all.held_back), (2, 1.0, Some(0.0), 1));
+    assert!(all.rows_per_second > 0.0 && all.consistent_since.is_some(), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_rate_is_that_of_the_last_half_minute() {
+    let life = Life::first("rate").await;
+    life.record(&table(1, "a"), &[KeyRange::ALL, KeyRange::ALL, KeyRange::ALL, KeyRange::ALL]).await.unwrap();
+    // Of the second chunk's 40 seconds half were within the last 30.
+    let sql = "UPDATE cdc.chunk c
+                  SET state = 'done', snapshot = '1:1:', lsn = '0/1', rows = d.rows, bytes = d.rows * 10,
+                      started_at = now() - d.began, finished_at = now() - d.ended
+                 FROM (VALUES (0, 5000, interval '90 s', interval '50 s'),
+                              (1, 1000, interval '50 s', interval '10 s'),
+                              (2, 100, interval '10 s', interval '10 s')) AS d (ordinal, rows, began, ended)
+                WHERE c.ordinal = d.ordinal";
+    life.writer.batch_execute(sql).await.unwrap();
+    let progress = life.ledger.copy_progress().await.unwrap().unwrap();
+    let is_near = |value: f64, wanted: f64| (value / wanted - 1.0).abs() < 0.05;
+    assert!(is_near(progress.rows_per_second, 600.0 / 30.0), "{progress:?}");
+    assert!(is_near(progress.bytes_per_second, 6000.0 / 30.0), "{progress:?}");
+    assert_eq!((progress.fraction, progress.rows), (0.75, 6100));
+    assert!(is_near(progress.eta_seconds.unwrap(), 0.25 / (1.5 / 4.0 / 30.0)), "{progress:?}");
 }

@@ -7,8 +7,10 @@ mod checkpoint;
 mod copy;
 mod incident;
 mod migration;
+mod progress;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
 pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table, send_back_sql};
 pub use incident::{Incident, Severity};
 pub use migration::{DaemonState, Ledger, Origin, Phase, lock_key};
+pub use progress::{CopyProgress, TableProgress, TableState};
