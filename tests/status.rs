@@ -109,6 +109,58 @@ async fn the_lag_counts_what_a_frozen_daemon_was_not_even_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_not_finished_is_told_of_and_one_that_fails_needs_a_person() {
+    let pair = Pair::new("copying").await;
+    pair.both(TABLE).await;
+    let daemon = pair.streaming().await;
+    pair.caught_up().await;
+    let ledger = async |sql: &str| pair.target.batch_execute(sql).await.unwrap();
+    // A table whose rows are still to come, as if the daemon had just found it.
+    ledger(
+        "INSERT INTO cdc.copy VALUES ('copying', 4000000000, 'public', 'late', '{}', 1000, 65536);
+         INSERT INTO cdc.chunk (name, relation, ordinal, range) VALUES ('copying', 4000000000, 0, '{}')",
+    )
+    .await;
+    let status = pair.status_is("copying", |status| status["verdict"] == "copying").await;
+    let late = |copy: &serde_json::Value| {
+        let tables = copy["details"].as_array().unwrap();
+        tables.iter().find(|table| table["table"] == "public.late").unwrap().clone()
+    };
+    assert_eq!(late(&status["copy"])["state"], "pending", "{status:#}");
+    assert_eq!(late(&status["copy"])["rows_planned"], 1000, "{status:#}");
+    let (code, text) = pair.status_text(&[]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("copying: copying") && text.contains(" of about "), "{text}");
+
+    ledger(
+        "INSERT INTO cdc.incident (name, severity, message, table_name, part)
+         VALUES ('copying', 'failing', 'the disk is too small', 'public.late', 'copy')",
+    )
+    .await;
+    let (code, text) = pair.status_text(&[]);
+    assert_eq!(code, 2, "{text}");
+    for part in ["copying: blocked", "public.late: failed at 0 %", "failing (open)", "the disk is too small"]
+    {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+    assert_eq!(late(&pair.status()["copy"])["state"], "failed");
+
+    ledger(
+        "UPDATE cdc.incident SET resolved_at = now() WHERE severity = 'failing';
+         UPDATE cdc.chunk SET state = 'done', snapshot = '1:1:', lsn = '0/1', rows = 1234, bytes = 5678,
+                              started_at = now(), finished_at = now()
+          WHERE relation = 4000000000",
+    )
+    .await;
+    let status = pair.status_is("streaming", |status| status["verdict"] == "streaming").await;
+    assert_eq!(status["copy"]["fraction"], 1.0, "{status:#}");
+    let (code, text) = pair.status_text(&[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("copy        complete, rows 1,234"), "{text}");
+    drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_text_or_json_and_nothing_shows_a_password() {
     let hba = ["host all all 127.0.0.1/32 scram-sha-256"];
     let source = Cluster::builder("source").hba(hba).start().await.unwrap();

@@ -19,8 +19,10 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> Result<Exit> 
     }
     Ok(match status.verdict {
         Verdict::Stopped | Verdict::Blocked | Verdict::Lost => Exit::Person,
-        Verdict::Streaming | Verdict::Behind if status.source_error.is_some() => Exit::Unreachable,
+        Verdict::Streaming | Verdict::Behind | Verdict::Copying if status.source_error.is_some() => {
+            Exit::Unreachable
+        }
         Verdict::Streaming => Exit::Yes,
-        Verdict::Behind => Exit::No,
+        Verdict::Behind | Verdict::Copying => Exit::No,
     })
 }

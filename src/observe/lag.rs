@@ -50,6 +50,8 @@ impl Limits {
 pub enum Verdict {
     /// Replicating within the limits.
     Streaming,
+    /// Rows that were there before are still being copied, while changes are applied.
+    Copying,
     /// Replicating, but further behind than allowed, or still starting, or trying again.
     Behind,
     /// A person is needed: see the incident.

@@ -1,5 +1,6 @@
 //! What an operator sees: read from the ledger and from the source, whether a daemon runs or not.
 
+mod copy;
 mod lag;
 mod report;
 mod status;

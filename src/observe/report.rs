@@ -12,6 +12,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Streaming => "streaming",
+            Self::Copying => "copying",
             Self::Behind => "behind",
             Self::Blocked => "blocked: a person is needed",
             Self::Stopped => "stopped: no daemon is running",
@@ -45,6 +46,9 @@ impl fmt::Display for Status {
         };
         if let Some(detail) = self.daemon.detail.as_ref().filter(|detail| !is_told(detail)) {
             writeln!(f, "              {}", detail.replace('\n', "\n              "))?;
+        }
+        if let Some(copy) = &self.copy {
+            write!(f, "{copy}")?;
         }
         if let Some(lag) = &self.lag {
             let seconds = lag.seconds.map_or("time unknown".to_owned(), |s| format!("{s:.1} s"));

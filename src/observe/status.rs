@@ -8,7 +8,7 @@ use super::lag::{Lag, Limits, Verdict};
 use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{Incident, Ledger, Phase, lock_key};
+use crate::ledger::{CopyProgress, Incident, Ledger, Phase, lock_key};
 use crate::lsn::Lsn;
 use crate::replication::Slot;
 
@@ -27,6 +27,8 @@ pub struct Status {
     pub daemon: Daemon,
     /// Up to where the source is applied; null before the slot was made.
     pub checkpoint: Option<Checkpoint>,
+    /// How far the copy of the rows that were there before is; null before it is planned.
+    pub copy: Option<CopyProgress>,
     /// How far the target is behind; null if the source can't be reached, or before the slot was made.
     pub lag: Option<Lag>,
     /// The replication slot; null if there is none, or the source can't be reached.
@@ -111,6 +113,7 @@ pub async fn status(config: &Config, limits: &Limits, incidents: i64) -> Result<
         direction: "forward",
         daemon: daemon(&target, &config.name, has_ledger).await?,
         checkpoint: if has_ledger { checkpoint(&target, &config.name).await? } else { None },
+        copy: if has_ledger { ledger.copy_progress().await? } else { None },
         lag: None,
         slot: None,
         source_error: None,
@@ -128,16 +131,20 @@ fn verdict(status: &Status, limits: &Limits) -> Verdict {
         Some(slot) => slot.wal_status.as_deref() == Some("lost"),
         None => status.checkpoint.is_some() && status.source_error.is_none(),
     };
-    let is_blocked = status.incidents.iter().any(|i| i.severity == "blocked" && i.resolved_at.is_none());
+    let needs_person = |incident: &Incident| {
+        incident.resolved_at.is_none() && matches!(incident.severity.as_str(), "blocked" | "failing")
+    };
+    let is_streaming = status.daemon.state.as_deref() == Some("streaming");
+    let is_copied = status.copy.as_ref().is_none_or(|copy| copy.chunks == copy.chunks_done);
     if is_lost {
         Verdict::Lost
     } else if !status.daemon.is_running {
         Verdict::Stopped
-    } else if is_blocked || status.daemon.state.as_deref() == Some("blocked") {
+    } else if status.daemon.state.as_deref() == Some("blocked") || status.incidents.iter().any(needs_person) {
         Verdict::Blocked
-    } else if status.daemon.state.as_deref() == Some("streaming")
-        && status.lag.is_some_and(|lag| limits.allow(lag))
-    {
+    } else if status.phase == Some(Phase::Copy) || !is_copied {
+        Verdict::Copying
+    } else if is_streaming && status.lag.is_some_and(|lag| limits.allow(lag)) {
         Verdict::Streaming
     } else {
         Verdict::Behind

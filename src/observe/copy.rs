@@ -1,0 +1,171 @@
+//! The progress of the copy in words: the lines of the status, of the log, and beside the bars.
+
+use std::fmt;
+use std::time::Duration;
+
+use indicatif::{HumanCount, HumanDuration, HumanFloatCount};
+
+use crate::ledger::{CopyProgress, TableProgress, TableState};
+
+/// The most tables that the status shows.
+const TABLES_SHOWN: usize = 10;
+
+impl fmt::Display for CopyProgress {
+    /// The lines of the status.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  copy        {}", summary(self))?;
+        let shown: Vec<_> = self
+            .details
+            .iter()
+            .filter(|table| matches!(table.state, TableState::Failed | TableState::Copying))
+            .take(TABLES_SHOWN)
+            .collect();
+        for table in &shown {
+            let (name, percent) = (&table.table, percent(table.fraction));
+            if table.state == TableState::Failed {
+                writeln!(f, "              {name}: failed at {percent}, see --incidents")?;
+            } else {
+                writeln!(f, "              {name}: {percent}, {}", of_table(table))?;
+            }
+        }
+        let unfinished = self.details.iter().filter(|table| table.state != TableState::Done).count();
+        if unfinished > shown.len() {
+            writeln!(f, "              and {} more", HumanCount((unfinished - shown.len()) as u64))?;
+        }
+        if self.held_back > 0 {
+            let what = "constraints and indexes of the target, until their tables are copied";
+            writeln!(f, "  held back   {what}: {}", self.held_back)?;
+        }
+        if let Some(since) = &self.consistent_since {
+            writeln!(f, "  consistent  since {since}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The whole in one line.
+pub(super) fn summary(progress: &CopyProgress) -> String {
+    if progress.chunks == progress.chunks_done {
+        return format!("complete, rows {}, tables {}", count(progress.rows), count(progress.tables));
+    }
+    let mut parts = vec![
+        percent(progress.fraction),
+        rows(progress.rows, progress.rows_planned),
+        format!("tables {} of {}", count(progress.tables_done), count(progress.tables)),
+    ];
+    if progress.rows_per_second > 0.0 {
+        parts.push(per_second(progress.rows_per_second));
+        parts.push(format!("{:.1} MB/s", progress.bytes_per_second / 1e6));
+    }
+    parts.extend(progress.eta_seconds.and_then(left));
+    parts.join(", ")
+}
+
+/// A table in one line, without how much of it is done.
+pub(super) fn of_table(table: &TableProgress) -> String {
+    let mut parts = vec![rows(table.rows, table.rows_planned)];
+    parts.extend(table.rows_per_second.map(per_second));
+    parts.extend(table.eta_seconds.and_then(left));
+    parts.join(", ")
+}
+
+/// Never 100 before it is done.
+fn percent(fraction: f64) -> String {
+    format!("{:.0} %", (fraction * 100.0).floor())
+}
+
+fn rows(rows: i64, planned: i64) -> String {
+    match planned {
+        // The source had no estimate.
+        ..=0 => format!("{} rows", count(rows)),
+        _ => format!("{} of about {} rows", count(rows), count(planned)),
+    }
+}
+
+fn per_second(rows: f64) -> String {
+    format!("{:.0} rows/s", HumanFloatCount(rows))
+}
+
+fn left(seconds: f64) -> Option<String> {
+    let duration = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(format!("about {} left", HumanDuration(duration)))
+}
+
+pub(super) fn count(number: i64) -> HumanCount {
+    HumanCount(u64::try_from(number).unwrap_or(0))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::observe) fn table(name: &str, state: TableState, fraction: f64) -> TableProgress {
+        let is_done = state == TableState::Done;
+        let is_moving = state == TableState::Copying;
+        TableProgress {
+            table: format!("public.{name}"),
+            state,
+            rows: if is_moving { 1234 } else { 0 },
+            rows_planned: 5678,
+            bytes: 0,
+            bytes_planned: 0,
+            chunks: 1,
+            chunks_done: i64::from(is_done),
+            fraction,
+            rows_per_second: is_moving.then_some(75.4),
+            eta_seconds: is_moving.then_some(60.0),
+        }
+    }
+
+    pub(in crate::observe) fn progress(details: Vec<TableProgress>) -> CopyProgress {
+        let sum = |of: fn(&TableProgress) -> i64| details.iter().map(of).sum();
+        CopyProgress {
+            tables: sum(|_| 1),
+            tables_done: sum(|t| t.chunks_done),
+            chunks: sum(|t| t.chunks),
+            chunks_done: sum(|t| t.chunks_done),
+            rows: sum(|t| t.rows),
+            rows_planned: sum(|t| t.rows_planned),
+            bytes: 0,
+            bytes_planned: 0,
+            fraction: 0.4299,
+            rows_per_second: 1234.5,
+            bytes_per_second: 12_345_678.0,
+            eta_seconds: Some(300.0),
+            consistent_since: None,
+            held_back: 3,
+            details,
+        }
+    }
+
+    #[test]
+    fn the_status_shows_what_moves_and_what_failed_and_counts_the_rest() {
+        let mut tables = vec![table("failed", TableState::Failed, 0.0)];
+        tables.extend((0..12).map(|_| table("large", TableState::Copying, 0.9999)));
+        tables.extend((0..1000).map(|_| table("waits", TableState::Pending, 0.0)));
+        tables.push(table("done", TableState::Done, 1.0));
+        let large =
+            "              public.large: 99 %, 1,234 of about 5,678 rows, 75 rows/s, about 60 seconds left\n";
+        let expected = [
+            "  copy        42 %, 14,808 of about 5,757,492 rows, tables 1 of 1,014, 1,234 rows/s, 12.3 MB/s, \
+             about 5 minutes left\n",
+            "              public.failed: failed at 0 %, see --incidents\n",
+            &large.repeat(9),
+            "              and 1,003 more\n",
+            "  held back   constraints and indexes of the target, until their tables are copied: 3\n",
+        ];
+        assert_eq!(progress(tables).to_string(), expected.concat());
+    }
+
+    #[test]
+    fn a_copy_that_is_complete_says_since_when_the_target_is_consistent() {
+        let mut done = progress(vec![table("done", TableState::Done, 1.0)]);
+        done.rows = 5678;
+        done.held_back = 0;
+        done.consistent_since = Some("2026-11-21T12:00:00+00:00".to_owned());
+        assert_eq!(
+            done.to_string(),
+            "  copy        complete, rows 5,678, tables 1\n  consistent  since 2026-11-21T12:00:00+00:00\n"
+        );
+    }
+}
