@@ -92,13 +92,13 @@ impl Planner {
             tables.into_iter().map(|table| Waiting::new(table.oid, Some(table))).collect();
         loop {
             let Some(next) = next(&mut waiting, &mut newcomers).await else { return };
-            match self.take_in(next).await {
+            match self.take_in(Box::new(next)).await {
                 Ok(Outcome::Planned(table)) => {
                     if planned.send(Ok(table)).await.is_err() {
                         return;
                     }
                 }
-                Ok(Outcome::Again(again)) => waiting.push_back(again),
+                Ok(Outcome::Again(again)) => waiting.push_back(*again),
                 Err(fault) => {
                     // The engine ends with it.
                     let _ = planned.send(Err(fault)).await;
@@ -109,7 +109,7 @@ impl Planner {
     }
 
     /// Takes a table in, or tells why that isn't possible now.
-    async fn take_in(&self, mut waiting: Waiting) -> Result<Outcome> {
+    async fn take_in(&self, mut waiting: Box<Waiting>) -> Result<Outcome> {
         let table = match waiting.table.take() {
             Some(table) => table,
             None => {
@@ -236,7 +236,7 @@ pub fn snapshot(text: &str) -> Result<Snapshot> {
 
 enum Outcome {
     Planned(Planned),
-    Again(Waiting),
+    Again(Box<Waiting>),
 }
 
 /// The next table whose time has come; `None` when nobody can name any more.

@@ -34,7 +34,7 @@ pub(super) enum Event {
     /// A reader has taken a snapshot and waits for what becomes of it.
     Offered(Offered),
     /// A job has ended.
-    Finished(Result<Finished>),
+    Finished(Result<Box<Finished>>),
     /// The planner has come to an end with a table.
     Planned(Result<Planned>),
     /// What was held back has been put back, but for this.
@@ -73,6 +73,8 @@ pub(super) struct Copying {
     /// Where the source's log ended and when that was; those that the stream has not come to yet.
     ahead: VecDeque<(Lsn, Instant)>,
     end: End,
+    /// The ledger says that the target isn't consistent, if it isn't.
+    is_told: bool,
     checkpoint: Lsn,
 }
 
@@ -106,6 +108,7 @@ impl Copying {
             well: HashSet::new(),
             in_the_way,
             ahead: VecDeque::new(),
+            is_told: is_complete,
             end,
             checkpoint,
         }
@@ -123,6 +126,7 @@ impl Copying {
             tracing::info!(table = %newcomer.name, "a table has come into the stream; its rows will be copied");
             self.plan(newcomer.relation)?;
             self.end = End::NotYet;
+            self.is_told = false;
         }
         for chunk in self.router.take_sent_back() {
             tracing::debug!(
@@ -133,6 +137,16 @@ impl Copying {
             self.jobs.enqueue(chunk);
         }
         Ok(routed)
+    }
+
+    /// Before a batch is committed that lacks a newcomer's changes, everybody can see that the target
+    /// isn't complete.
+    pub(super) async fn tell(&mut self) -> Result<()> {
+        if !self.is_told {
+            answered(Side::Target, self.ledger.set_inconsistent()).await?;
+            self.is_told = true;
+        }
+        Ok(())
     }
 
     fn plan(&self, relation: u32) -> Result<()> {
@@ -162,7 +176,7 @@ impl Copying {
         };
         tokio::select! {
             Some(offered) = self.offers.recv() => Event::Offered(offered),
-            finished = self.jobs.finished() => Event::Finished(finished),
+            finished = self.jobs.finished() => Event::Finished(finished.map(Box::new)),
             Some(planned) = self.planned.recv() => Event::Planned(planned),
             put_back = put_back => Event::PutBack(put_back.and_then(|failed| failed)),
         }
@@ -175,7 +189,7 @@ impl Copying {
                 self.answer(offered, routed_to);
                 Ok(())
             }
-            Event::Finished(finished) => self.finished(finished?).await,
+            Event::Finished(finished) => self.finished(*finished?).await,
             Event::Planned(planned) => {
                 match planned? {
                     Planned::Ready(table) => self.ready(*table),

@@ -181,6 +181,7 @@ impl Engine {
             return Ok(());
         }
         let Some(batch) = self.batcher.take().or_else(|| self.idle_batch()) else { return Ok(()) };
+        self.copying.tell().await?;
         let caught_up_to = batch.end.and_then(|end: Position| self.clock.caught_up_to(end.lsn));
         self.busy.send_replace(Some(Clock::now()));
         self.progress.checkpoint_at = Instant::now();

@@ -329,6 +329,18 @@ impl Ledger {
         Ok(())
     }
 
+    /// Says that rows are missing on the target, or may be, until [`Ledger::set_consistent`].
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn set_inconsistent(&self) -> Result<()> {
+        self.session
+            .execute("UPDATE cdc.migration SET consistent_since = NULL WHERE name = $1", &[&self.name])
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
     /// Enters a phase.
     ///
     /// # Errors

@@ -135,9 +135,16 @@ impl Pair {
     /// `cdc` with this pair's configuration.
     pub fn command(&self) -> Command {
         let file = self.directory.path().join("cdc.toml");
+        // Most tests write the same rows on both sides before they begin.
+        let tables = "[tables]\nexisting_rows = \"replace\"\n";
+        let config = match self.config.contains("[tables]") || self.config.contains("existing_rows") {
+            true if self.config.contains("existing_rows") => self.config.clone(),
+            true => self.config.replace("[tables]\n", tables),
+            false => format!("{}\n{tables}", self.config),
+        };
         let text = format!(
-            "name = {:?}\nsource = {:?}\ntarget = {:?}\n{}",
-            self.name, self.daemon_source_url, self.daemon_target_url, self.config
+            "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}",
+            self.name, self.daemon_source_url, self.daemon_target_url
         );
         std::fs::write(&file, text).expect("the configuration is written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_cdc"));
@@ -177,11 +184,39 @@ impl Pair {
         Daemon { child: Some(child), log }
     }
 
-    /// Starts the daemon and waits until it streams.
+    /// Starts the daemon and waits until it streams, with every row copied.
     pub async fn streaming(&self) -> Daemon {
         let daemon = self.daemon();
         daemon.wait_for_log("streaming").await;
+        self.copied().await;
         daemon
+    }
+
+    /// Waits until every row is copied, and what was held back is put back.
+    pub async fn copied(&self) {
+        self.target_is(
+            "copied",
+            "SELECT EXISTS (SELECT FROM cdc.migration
+                             WHERE name = $1 AND phase = 'stream' AND consistent_since IS NOT NULL)",
+            &[&self.name],
+        )
+        .await;
+    }
+
+    /// Waits until the target answers `true`, on a connection of its own: a test may have restarted the
+    /// servers under the others.
+    async fn target_is(
+        &self,
+        what: &str,
+        sql: &str,
+        parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) {
+        let target = connect(&self.target_url).await;
+        let deadline = Instant::now() + PATIENCE;
+        while !target.query_one(sql, parameters).await.expect("the target answers").get::<_, bool>(0) {
+            assert!(Instant::now() < deadline, "the target never was {what}\n{:#}", self.status());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// `cdc status --json`.
@@ -227,32 +262,14 @@ impl Pair {
     }
 
     /// Waits until everything that the source has committed by now is on the target.
-    ///
-    /// On connections of its own: a test may have restarted the servers under the others.
     pub async fn caught_up(&self) {
         let row =
             connect(&self.source_url).await.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
         let wanted: String = row.expect("the source answers").get(0);
-        let target = connect(&self.target_url).await;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let row = target
-                .query_one(
-                    "SELECT coalesce((SELECT lsn >= $1::text::pg_lsn FROM cdc.checkpoint WHERE name = $2), false)",
-                    &[&wanted, &self.name],
-                )
-                .await
-                .expect("the target answers");
-            if row.get(0) {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "the target never caught up with {wanted}\n{:#}",
-                self.status()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let sql =
+            "SELECT coalesce((SELECT lsn >= $1::text::pg_lsn FROM cdc.checkpoint WHERE name = $2), false)";
+        self.target_is(&format!("caught up with {wanted}"), sql, &[&wanted, &self.name]).await;
+        self.copied().await;
     }
 
     /// Every row of every table is the same on both sides.
