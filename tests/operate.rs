@@ -341,9 +341,9 @@ async fn a_long_lock_or_a_long_freeze_outlasts_wal_sender_timeout() {
 async fn what_a_killed_daemon_left_on_the_target_is_ended() {
     let pair = Pair::new("leftover").await;
     pair.both(&format!("{TABLE}; CREATE TABLE locked (id int PRIMARY KEY)")).await;
+    let daemon = pair.streaming().await;
     let holder = connect(&pair.target_url).await;
     holder.batch_execute("BEGIN; LOCK TABLE locked IN SHARE MODE").await.unwrap();
-    let daemon = pair.streaming().await;
     // Applied as it arrives, and then it waits, with locks on all rows before.
     pair.write("BEGIN; INSERT INTO t SELECT i, 'v' FROM generate_series(1, 50000) i; INSERT INTO locked VALUES (1); COMMIT").await;
     wait_for_blocked_apply(&pair).await;
