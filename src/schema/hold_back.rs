@@ -56,14 +56,14 @@ pub async fn hold_back(
     if seen.is_empty() {
         return Ok(Vec::new());
     }
+    if let Some(fault) = seen.iter().find_map(Found::not_to_be_put_back) {
+        return Err(fault);
+    }
     let tables: Vec<String> = seen.iter().flat_map(Found::tables).collect();
     let begin = locks::begin_ddl(client, &tables).await.map_err(fault)?;
     client.batch_execute(&begin).await.map_err(fault)?;
     // Nobody changes them any more.
     let found = find(client, table, key).await.map_err(fault)?;
-    if let Some(fault) = found.iter().find_map(Found::not_to_be_put_back) {
-        return Err(fault);
-    }
     let held = record(client, name, &found).await.map_err(fault)?;
     for found in &found {
         if let Some(take_off) = found.row.get::<_, Option<&str>>("take_off") {

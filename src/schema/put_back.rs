@@ -135,11 +135,9 @@ impl<'a> Object<'a> {
         }
         self.session.batch_execute(&format!("SET {}", self.tablespace())).await?;
         let built = self.session.batch_execute(statement).await;
-        if built.is_err() && !self.session.is_closed() {
-            // What is left of it would go on refusing rows.
-            if let Err(error) = self.drop_index().await {
-                tracing::warn!(table = %self.table, "an invalid index stays for now: {error}");
-            }
+        // What is left of it would go on refusing rows.
+        if built.is_err() && self.state().await?.index_is_valid == Some(false) {
+            self.drop_index().await?;
         }
         built
     }

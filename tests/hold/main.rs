@@ -3,11 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod exact;
+mod faults;
+
+mod kill;
+mod live;
+
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cdc::catalog::TableName;
 use cdc::connect::{ConnInfo, Environment, Session};
@@ -15,7 +21,7 @@ use cdc::demo::Cluster;
 use cdc::fault::{Result, Side};
 use cdc::ledger::Ledger;
 use cdc::schema::{Held, hold_back};
-use support::pair::connect;
+use support::pair::{PATIENCE, connect, number};
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 
@@ -30,6 +36,7 @@ async fn server() -> &'static Cluster {
             let server = Cluster::builder("hold")
                 .setting("allow_in_place_tablespaces", "on")
                 .setting("max_connections", "100")
+                .setting("autovacuum_naptime", "1s")
                 .start()
                 .await
                 .unwrap();
@@ -63,23 +70,35 @@ impl Target {
     }
 
     async fn session(&self) -> Session {
-        let info = ConnInfo::parse(&self.url, &Environment::empty().user("postgres")).unwrap();
+        self.session_of("postgres").await
+    }
+
+    /// A session of another role.
+    async fn session_of(&self, role: &str) -> Session {
+        let url = self.url.replacen("postgres@", &format!("{role}@"), 1);
+        let info = ConnInfo::parse(&url, &Environment::empty().user("postgres")).unwrap();
         Session::open(&info, Side::Target, "cdc test").await.unwrap()
     }
 
     /// Holds back, in a transaction, as the adoption of this table does.
     async fn hold_back(&self, table: &TableName, key: &[String]) -> Result<Vec<Held>> {
-        let mut session = self.session().await;
+        self.hold_back_as("postgres", table, key).await
+    }
+
+    async fn hold_back_as(&self, role: &str, table: &TableName, key: &[String]) -> Result<Vec<Held>> {
+        let mut session = self.session_of(role).await;
         let transaction = session.transaction().await.unwrap();
         let held = hold_back(&transaction, NAME, table, key).await?;
         transaction.commit().await.unwrap();
         Ok(held)
     }
 
-    /// Holds back for every table of the database that isn't a partitioned one; the key of each is its
-    /// replica identity if that is the primary key, or these columns of it.
+    /// Holds back for every table of the database that isn't a partitioned one or a bystander.
     async fn hold_back_all(&self, key_of: impl Fn(&TableName) -> Vec<String>) {
         for table in self.tables().await {
+            if table.name.starts_with("bystander") {
+                continue;
+            }
             self.hold_back(&table, &key_of(&table)).await.unwrap_or_else(|e| panic!("{table}: {e}"));
         }
     }
@@ -106,6 +125,8 @@ impl Target {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
+        // What comes after the last object is another text each time.
+        let text = text.split("--\n-- PostgreSQL database dump complete").next().unwrap();
         let mut schema: BTreeSet<String> =
             text.split("\n--\n-- Name: ").skip(1).map(|entry| entry.trim().to_owned()).collect();
         let rows = self.admin.query(include_str!("marks.sql"), &[]).await.unwrap();
@@ -119,6 +140,25 @@ impl Target {
         let new: Vec<_> = after.difference(before).collect();
         assert!(lost.is_empty() && new.is_empty(), "lost: {lost:#?}\nnew: {new:#?}");
     }
+}
+
+/// Waits until this counts something.
+async fn until(client: &Client, sql: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while number(client, sql).await == 0 {
+        assert!(Instant::now() < deadline, "it never came: {sql}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A table of schema public.
+fn table(name: &str) -> TableName {
+    TableName::new("public", name)
+}
+
+/// What is held, in words.
+fn words(held: &[Held]) -> Vec<String> {
+    held.iter().map(|held| format!("{} {} of {}", held.kind, held.object, held.table)).collect()
 }
 
 /// The columns of a key.

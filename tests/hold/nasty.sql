@@ -16,7 +16,7 @@ CREATE TABLE "Odd.""one"."Par ent" (
 );
 CREATE INDEX just_an_index ON "Odd.""one"."Par ent" (b);
 CREATE UNIQUE INDEX partial ON "Odd.""one"."Par ent" (id) WHERE b IS NULL;
-CREATE UNIQUE INDEX expressions ON "Odd.""one"."Par ent" (lower(c) DESC NULLS LAST, (a + 1), "Co)de" COLLATE german text_pattern_ops);
+CREATE UNIQUE INDEX expressions ON "Odd.""one"."Par ent" (lower(c) DESC NULLS LAST, (a + 1), "Co)de" COLLATE public.german);
 ALTER INDEX "Odd.""one".expressions ALTER COLUMN 1 SET STATISTICS 123;
 ALTER INDEX "Odd.""one".expressions ALTER COLUMN 2 SET STATISTICS 0;
 ALTER INDEX "Odd.""one".expressions DEPENDS ON EXTENSION btree_gist;
@@ -28,7 +28,7 @@ COMMENT ON INDEX "Odd.""one"."Code; is 'unique'" IS 'a comment on its index';
 COMMENT ON CONSTRAINT apart ON "Odd.""one"."Par ent" IS 'apart';
 COMMENT ON INDEX "Odd.""one".apart IS 'also apart';
 COMMENT ON INDEX "Odd.""one".placed IS 'placed';
-ALTER TABLE "Odd.""one"."Par ent" CLUSTER ON placed;
+ALTER TABLE "Odd.""one"."Par ent" CLUSTER ON many;
 ALTER TABLE "Odd.""one"."Par ent" REPLICA IDENTITY USING INDEX "Code; is 'unique'";
 
 -- The primary key is not the key: it goes.
