@@ -30,6 +30,7 @@ select c.oid,
        n.nspname::text as schema,
        c.relname::text as name,
        c.relkind = 'p' as is_partitioned,
+       c.relnatts as attributes,
        rn.nspname::text as root_schema,
        r.relname::text as root_name,
        case

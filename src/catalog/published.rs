@@ -21,6 +21,8 @@ pub struct PublishedTable {
     pub root: Option<TableName>,
     /// Its replica identity.
     pub identity: Identity,
+    /// How many columns it has ever had: the server counts on when one is added.
+    pub attributes: i16,
     /// The columns that the stream carries, in the table's order.
     pub columns: Vec<String>,
     /// The condition that a row must meet to be in the stream, as SQL.
@@ -62,6 +64,7 @@ impl PublishedTable {
                 .zip(row.get::<_, Option<String>>("root_name"))
                 .map(|(schema, name)| TableName::new(schema, name)),
             identity: Identity::of(row)?,
+            attributes: row.get("attributes"),
             row_filter: row.get("row_filter"),
             chunk_key: key.iter().zip(types).map_while(|(_, oid)| key_type(oid)).collect(),
             key,

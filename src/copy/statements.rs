@@ -61,6 +61,7 @@ mod tests {
             is_partitioned: false,
             root: None,
             identity: Identity::Key,
+            attributes: 0,
             columns: names(columns),
             row_filter: None,
             key: names(key),

@@ -23,11 +23,11 @@ use crate::catalog::{PublishedTable, TableName};
 use crate::connect::{ConnInfo, Session};
 use crate::copy::{Answer, Offered, Planned, PlannedTable, Planner};
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{Ledger, Phase};
+use crate::ledger::{Ledger, Phase, constraint_part};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::route::{CopyTable, Offer, Routed, Router};
-use crate::schema;
+use crate::schema::{self, NotPutBack};
 
 /// Something has happened to the copy.
 pub(super) enum Event {
@@ -38,7 +38,7 @@ pub(super) enum Event {
     /// The planner has come to an end with a table.
     Planned(Result<Planned>),
     /// What was held back has been put back, but for this.
-    PutBack(Result<Vec<Fault>>),
+    PutBack(Result<Vec<NotPutBack>>),
 }
 
 /// What the copy begins with.
@@ -84,7 +84,7 @@ enum End {
     NotYet,
     /// Everything is there; what was held back is put back from then on.
     PutBackAt(Instant),
-    PuttingBack(Task<Result<Vec<Fault>>>),
+    PuttingBack(Task<Result<Vec<NotPutBack>>>),
     Reached,
 }
 
@@ -283,6 +283,11 @@ impl Copying {
         answered(Side::Target, self.ledger.record_failing(table, "copy", fault)).await
     }
 
+    /// Ends all readers where they are. Without the stream no chunk can come to its end.
+    pub(super) fn stop(&mut self) {
+        self.jobs.stop();
+    }
+
     /// Starts what can be started. Called a few times a second.
     pub(super) async fn work(&mut self, routed_to: Lsn) -> Result<()> {
         if self.lag(routed_to) <= limits::COPY_LAG {
@@ -306,17 +311,21 @@ impl Copying {
         Ok(())
     }
 
-    async fn put_back(&mut self, failed: Vec<Fault>) -> Result<()> {
-        if failed.is_empty() {
+    async fn put_back(&mut self, missing: Vec<NotPutBack>) -> Result<()> {
+        let still: Vec<(&TableName, &str)> = missing.iter().map(|m| (&m.table, m.object.as_str())).collect();
+        answered(Side::Target, self.ledger.resolve_constraints(&still)).await?;
+        for NotPutBack { table, object, fault } in &missing {
+            tracing::error!("{object} is not put back: {fault}");
+            answered(Side::Target, self.ledger.record_failing(table, &constraint_part(object), fault))
+                .await?;
+        }
+        if missing.is_empty() {
             answered(Side::Target, self.ledger.set_phase(Phase::Stream)).await?;
             tracing::info!("the copy is complete; from here on the target follows");
             self.end = End::Reached;
-            return Ok(());
+        } else {
+            self.end = End::PutBackAt(Instant::now() + limits::BLOCKED_INTERVAL);
         }
-        for fault in failed {
-            tracing::error!("a constraint is not put back: {fault}");
-        }
-        self.end = End::PutBackAt(Instant::now() + limits::BLOCKED_INTERVAL);
         Ok(())
     }
 }

@@ -102,6 +102,12 @@ impl Jobs {
         }
     }
 
+    /// Ends all jobs where they are, so that no snapshot stays open.
+    pub(super) fn stop(&mut self) {
+        self.running.abort_all();
+        self.idle.clear();
+    }
+
     /// Gives the readers that are free something to do.
     pub(super) fn start(&mut self, router: &Router) {
         if self.queue.is_empty() {

@@ -147,6 +147,7 @@ impl Engine {
     /// Streams until it is asked to stop or something fails.
     pub async fn run(&mut self, shutdown: &mut Shutdown) -> Ended {
         let streamed = self.stream_until_asked(shutdown).await;
+        self.copying.stop();
         match streamed {
             Ok(()) => match self.finish().await {
                 Ok(()) => Ended::Asked,

@@ -41,6 +41,12 @@ impl Severity {
 /// The severity of an incident of [`Ledger::record_failing`].
 pub(super) const FAILING: &str = "failing";
 
+/// The part of a table that a constraint or a unique index is.
+#[must_use]
+pub fn constraint_part(object: &str) -> String {
+    format!("constraint {object}")
+}
+
 /// An incident as the ledger holds it. The JSON form of it is part of `cdc status --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Incident {
@@ -81,7 +87,8 @@ impl Ledger {
     }
 
     /// Records that a part of a table stands until a person acts, while the stream and everything else
-    /// go on: `part` is its copy (`copy`), or the constraint that can't be put back. Counts the incident
+    /// go on: `part` is its planning (`plan`), its copy (`copy`), or a constraint that can't be put
+    /// back ([`constraint_part`]). Counts the incident
     /// if the same one is still open; if the part fails in another way now, takes the old one's place.
     ///
     /// # Errors
@@ -100,6 +107,26 @@ impl Ledger {
                 "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
                   WHERE name = $1 AND severity = $2 AND table_name = $3 AND part = $4 AND resolved_at IS NULL",
                 &[&self.name, &FAILING, &table.to_string(), &part],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Closes the incidents of constraints that could not be put back, but for these, each with its
+    /// table.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn resolve_constraints(&self, but_for: &[(&TableName, &str)]) -> Result<()> {
+        let tables: Vec<String> = but_for.iter().map(|(table, _)| table.to_string()).collect();
+        let parts: Vec<String> = but_for.iter().map(|(_, object)| constraint_part(object)).collect();
+        self.session
+            .execute(
+                "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
+                  WHERE name = $1 AND severity = $2 AND part LIKE 'constraint %' AND resolved_at IS NULL
+                    AND (table_name, part) NOT IN (SELECT * FROM unnest($3::text[], $4::text[]))",
+                &[&self.name, &FAILING, &tables, &parts],
             )
             .await
             .map_err(|e| fault(&e))?;

@@ -12,6 +12,17 @@ use crate::retry::Delays;
 
 const STATE: &str = include_str!("../../sql/catalog/held_state.sql");
 
+/// What could not be put back.
+#[derive(Debug)]
+pub struct NotPutBack {
+    /// The table that it belongs to.
+    pub table: TableName,
+    /// The constraint's or the index's name.
+    pub object: String,
+    /// Why.
+    pub fault: Fault,
+}
+
 /// Puts back what is held back, one after the other, exactly as it was; rows can be written to the
 /// tables meanwhile. The session is to be used for nothing else.
 ///
@@ -20,7 +31,7 @@ const STATE: &str = include_str!("../../sql/catalog/held_state.sql");
 ///
 /// # Errors
 /// If the session or the ledger fails, or another session is at it.
-pub async fn put_back(session: &Session, name: &str) -> Result<Vec<Fault>> {
+pub async fn put_back(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
     take_lock(&**session, "pg_try_advisory_lock", name).await?;
     let outcome = put_back_all(session, name).await;
     // If that fails, the session has ended, and the lock with it.
@@ -28,7 +39,7 @@ pub async fn put_back(session: &Session, name: &str) -> Result<Vec<Fault>> {
     outcome
 }
 
-async fn put_back_all(session: &Session, name: &str) -> Result<Vec<Fault>> {
+async fn put_back_all(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
     // A part comes before its whole, and what is referred to before what refers to it.
     let rows = session
         .query(
@@ -39,7 +50,7 @@ async fn put_back_all(session: &Session, name: &str) -> Result<Vec<Fault>> {
         )
         .await
         .map_err(|e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e))?;
-    let mut faults = Vec::new();
+    let mut missing = Vec::new();
     for row in &rows {
         let object = Object::new(session, row);
         match object.put_back().await {
@@ -49,11 +60,11 @@ async fn put_back_all(session: &Session, name: &str) -> Result<Vec<Fault>> {
                 if session.is_closed() || fault.is_unreachable() {
                     return Err(fault);
                 }
-                faults.push(fault);
+                missing.push(NotPutBack { table: object.table, object: object.name.to_owned(), fault });
             }
         }
     }
-    Ok(faults)
+    Ok(missing)
 }
 
 /// What is there of an object.

@@ -1,6 +1,7 @@
 //! What is put back is what was held back, whatever it was.
 
 use cdc::catalog::TableName;
+use cdc::demo::data::Example;
 use cdc::schema::{held, put_back};
 
 use super::{NAME, Target, key, table, words};

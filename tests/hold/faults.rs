@@ -39,7 +39,8 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         .unwrap();
     let session = target.session().await;
     for _ in 0..2 {
-        let faults = put_back(&session, NAME).await.unwrap();
+        let missing = put_back(&session, NAME).await.unwrap();
+        let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
         let mut told: Vec<String> = faults
             .iter()
             .map(|f| {
@@ -72,7 +73,8 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         assert_eq!(number(&target.admin, "SELECT count(*) FROM pg_index WHERE NOT indisvalid").await, 0);
     }
     // One fault, whole.
-    let faults = put_back(&session, NAME).await.unwrap();
+    let missing = put_back(&session, NAME).await.unwrap();
+    let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
     let fault = faults.iter().find(|fault| fault.table_name() == Some("public.parent")).unwrap();
     assert_eq!(
         fault.to_string(),
@@ -113,7 +115,8 @@ async fn a_part_that_fails_keeps_its_whole_back() {
         .await
         .unwrap();
     let session = target.session().await;
-    let faults = put_back(&session, NAME).await.unwrap();
+    let missing = put_back(&session, NAME).await.unwrap();
+    let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
     assert_eq!(faults.iter().map(|f| f.row_key().unwrap()).collect::<Vec<_>>(), ["k=2"]);
     assert_eq!(
         words(&held(&*session, NAME).await.unwrap()),
@@ -198,7 +201,8 @@ async fn what_something_else_depends_on_is_refused_and_what_took_a_name_is_told(
         ),
     ] {
         target.admin.batch_execute(take).await.unwrap();
-        let faults = put_back(&session, NAME).await.unwrap();
+        let missing = put_back(&session, NAME).await.unwrap();
+        let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
         assert_eq!(faults.iter().map(|f| f.code().unwrap().code()).collect::<Vec<_>>(), ["42P07"]);
         assert!(faults[0].advice().unwrap().starts_with("rename what has taken its name"), "{}", faults[0]);
         // It is still there.
