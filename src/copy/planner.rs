@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::plan::plan;
+use super::statements;
 use super::table::TableCopy;
-use crate::catalog::{PublishedTable, destination, empty, published, rows_exist};
+use crate::catalog::{PublishedTable, destination, published, rows_exist};
 use crate::chunk::{KeyRange, Snapshot, Xid};
 use crate::config::ExistingRows;
 use crate::connect::Session;
@@ -169,19 +170,18 @@ impl Planner {
         // A short wait: whoever waits for us must not be the one that is given up.
         let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", limits::DDL_LOCK_WAIT_MS);
         self.target.batch_execute(&begin).await.map_err(sql("beginning a transaction"))?;
-        if copy.owns_target {
-            let target = [copy.target.clone()];
-            match self.settings.existing_rows {
-                ExistingRows::Replace => empty(&self.target, &target).await?,
-                ExistingRows::Refuse if !rows_exist(&self.target, &target).await?.is_empty() => {
-                    return Err(existing_rows(&target));
-                }
-                ExistingRows::Refuse => {}
-            }
-        }
         // One chunk has only rows that existed together.
         let key = if ranges.len() == 1 && copy.owns_target { &[][..] } else { &table.key };
         schema::hold_back(&*self.target, &self.settings.name, &copy.target, key).await?;
+        let target = std::slice::from_ref(&copy.target);
+        if copy.owns_target && !rows_exist(&self.target, target).await?.is_empty() {
+            if self.settings.existing_rows == ExistingRows::Refuse {
+                return Err(existing_rows(target));
+            }
+            // Tables that are still to be taken in may refer to it, which a TRUNCATE doesn't like.
+            let delete = statements::delete(table, &KeyRange::ALL, &copy.target, copy.target_is_partitioned);
+            self.target.batch_execute(&delete).await.map_err(sql("removing rows"))?;
+        }
         let recorded = CopiedTable {
             relation: table.oid,
             name: table.name.clone(),

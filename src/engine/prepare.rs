@@ -347,6 +347,9 @@ async fn begin(
     }
     ledger.create().await?;
     ledger.record_origin(origin).await?;
+    if config.tables.existing_rows == ExistingRows::Replace {
+        empty(target, &targets).await?;
+    }
     if wanted.publish(source, ledger).await? && slot.take().is_some() {
         // Its changes of before could not be decoded. Nothing has streamed from it yet.
         Slot::remove(source, &origin.slot).await?;
@@ -364,9 +367,6 @@ async fn begin(
         }
     };
     let publications = wanted.names();
-    if config.tables.existing_rows == ExistingRows::Replace {
-        empty(target, &targets).await?;
-    }
     ledger.begin_stream(start, caught_up_to, &publications).await?;
     tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
     Ok((publications, start))

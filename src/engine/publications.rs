@@ -113,25 +113,24 @@ impl Wanted {
         ))
     }
 
-    /// The tables of the target that will take rows: those of the same name, or the topmost parents of
-    /// partitions that it lacks.
+    /// The tables of the target that will take rows, partitions by their topmost parent there.
     pub(super) async fn targets(&self, target: &Client) -> Result<Vec<TableName>> {
-        let leaves = || self.tables.iter().filter(|table| !table.is_partitioned);
-        let names: Vec<String> = leaves().map(|table| table.name.to_sql()).collect();
-        let row = target
-            .query_one(
-                "SELECT array(SELECT pg_catalog.to_regclass(t.name) IS NOT NULL
-                                FROM unnest($1::text[]) WITH ORDINALITY AS t (name, place) ORDER BY place)",
-                &[&names],
+        let leaves: Vec<&SourceTable> = self.tables.iter().filter(|table| !table.is_partitioned).collect();
+        let names: Vec<String> = leaves.iter().map(|table| table.name.to_sql()).collect();
+        let roots: Vec<String> = leaves.iter().map(|table| table.published_as().to_sql()).collect();
+        let rows = target
+            .query(
+                "SELECT DISTINCT n.nspname::text, c.relname::text
+                   FROM unnest($1::text[], $2::text[]) AS t (name, root)
+                  CROSS JOIN LATERAL coalesce(pg_catalog.to_regclass(t.name), pg_catalog.to_regclass(t.root)) AS f (oid)
+                   JOIN pg_catalog.pg_class c ON c.oid = coalesce(pg_catalog.pg_partition_root(f.oid), f.oid)
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  ORDER BY 1, 2",
+                &[&names, &roots],
             )
             .await
             .map_err(|e| Fault::sql(Side::Target, "looking for the tables", &e))?;
-        let is_there: Vec<bool> = row.get(0);
-        let targets: BTreeSet<&TableName> = leaves()
-            .zip(is_there)
-            .map(|(table, is_there)| if is_there { &table.name } else { table.published_as() })
-            .collect();
-        Ok(targets.into_iter().cloned().collect())
+        Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
     }
 
     /// Asks the source whether it would let us make the publications that are missing.
