@@ -72,6 +72,9 @@ pub(super) struct Copying {
     in_the_way: watch::Sender<Option<String>>,
     /// Where the source's log ended and when that was; those that the stream has not come to yet.
     ahead: VecDeque<(Lsn, Instant)>,
+    /// Since when a change has been waiting for its chunk, and the longest that one has.
+    paused_at: Option<Instant>,
+    longest_pause: Duration,
     end: End,
     /// The ledger says that the target isn't consistent, if it isn't.
     is_told: bool,
@@ -108,6 +111,8 @@ impl Copying {
             well: HashSet::new(),
             in_the_way,
             ahead: VecDeque::new(),
+            paused_at: None,
+            longest_pause: Duration::ZERO,
             is_told: is_complete,
             end,
             checkpoint,
@@ -122,6 +127,11 @@ impl Copying {
     /// Decides about a change.
     pub(super) fn route(&mut self, change: Change) -> Result<Routed> {
         let routed = self.router.route(change)?;
+        if matches!(routed, Routed::Wait(..)) {
+            self.paused_at.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.paused_at.take() {
+            self.longest_pause = self.longest_pause.max(since.elapsed());
+        }
         for newcomer in self.router.take_newcomers() {
             tracing::info!(table = %newcomer.name, "a table has come into the stream; its rows will be copied");
             self.plan(newcomer.relation)?;
@@ -296,7 +306,10 @@ impl Copying {
         match &self.end {
             End::NotYet if self.router.is_consistent() => {
                 answered(Side::Target, self.ledger.set_consistent()).await?;
-                tracing::info!("every row is copied: the target is a state that the source once had");
+                tracing::info!(
+                    longest_pause_ms = u64::try_from(self.longest_pause.as_millis()).unwrap_or(u64::MAX),
+                    "every row is copied: the target is a state that the source once had"
+                );
                 self.end = End::PutBackAt(Instant::now());
             }
             End::PutBackAt(at) if *at <= Instant::now() => {

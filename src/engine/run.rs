@@ -83,9 +83,6 @@ struct Progress {
     /// Changes applied since the log was told last, and when that was.
     changes: usize,
     logged_at: Instant,
-    /// Since when a change has been waiting for its chunk, and the longest that one has.
-    paused_at: Option<Instant>,
-    longest_pause: Duration,
 }
 
 impl Engine {
@@ -136,8 +133,6 @@ impl Engine {
                 reply_requested: true,
                 changes: 0,
                 logged_at: now,
-                paused_at: None,
-                longest_pause: Duration::ZERO,
             },
             feedback_interval: limits::FEEDBACK_INTERVAL.min(timeout / 3),
             silence_limit: timeout * 2,
@@ -356,14 +351,7 @@ impl Engine {
                 }
             }
             Routed::Drop => {}
-            Routed::Wait(change, _) => {
-                self.progress.paused_at.get_or_insert_with(Instant::now);
-                self.waiting = Some(change);
-                return Ok(());
-            }
-        }
-        if let Some(since) = self.progress.paused_at.take() {
-            self.progress.longest_pause = self.progress.longest_pause.max(since.elapsed());
+            Routed::Wait(change, _) => self.waiting = Some(change),
         }
         Ok(())
     }
@@ -440,10 +428,8 @@ impl Engine {
             seconds = since.as_secs(),
             applied_to = %self.progress.durable,
             received_but_not_applied_bytes = behind,
-            longest_pause_ms = u64::try_from(self.progress.longest_pause.as_millis()).unwrap_or(u64::MAX),
             "streaming"
         );
-        self.progress.longest_pause = Duration::ZERO;
         self.progress.changes = 0;
         self.progress.logged_at = Instant::now();
     }
