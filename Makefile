@@ -23,6 +23,10 @@ test: servers ## install what the tests need, then format, lints, docs, tests, d
 	  echo "cargo-deny is not installed: bans, licences and sources were not checked"; \
 	fi
 
+.PHONY: bench
+bench: servers ## measure the copy beside pg_dump | psql and native replication
+	cargo bench --locked --bench copy
+
 .PHONY: torture
 torture: servers ## kill, cut and restart at random, ROUNDS times (300)
 	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture -- --ignored --nocapture
