@@ -16,6 +16,11 @@
 //! the stream began or when the table came into it. A commit is in the stream a moment before new
 //! snapshots see it, and much longer with a synchronous standby.
 //!
+//! What ran at a moment is known from a *fence*: a transaction id that was assigned then, to a
+//! transaction of our own (`pg_current_xact_id()`). Whatever had an id already has a lower one. The
+//! xmax of a snapshot would not do: it is one past the highest id that has *ended*, and those that
+//! were assigned since and still run are not below it.
+//!
 //! Everything here happens in the engine's loop, so accepting a snapshot and changing the chunk's
 //! state are one step between two changes.
 
@@ -80,8 +85,8 @@ enum Known {
 /// Decides about every change, and about every snapshot that chunks are to be copied under.
 pub struct Router {
     tables: HashMap<u32, Known>,
-    /// Everything that has begun before it must have ended in a snapshot: what was committed before
-    /// the slot was there is in no stream, and what an earlier life has routed isn't known.
+    /// Every transaction before it must have ended in a snapshot: what was committed before the slot
+    /// was there is in no stream, and what an earlier life has routed isn't known.
     fence: Xid,
     /// A snapshot that was taken last, of no chunk: later ones see what it sees.
     seen: Snapshot,
@@ -95,14 +100,14 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router for a stream that has just begun. `now` is a snapshot taken after that, and after the
-    /// slot and the publications were made.
+    /// A router for a stream that has just begun. `fence` is a transaction id that was assigned after
+    /// that, and after the slot and the publications were made; `now` is a snapshot taken after it.
     #[must_use]
-    pub fn new(now: Snapshot) -> Self {
+    pub fn new(fence: Xid, now: Snapshot) -> Self {
         Self {
             tables: HashMap::new(),
-            fence: now.xmax(),
-            xid: now.xmax(),
+            fence,
+            xid: fence,
             seen: now,
             unseen: BTreeSet::new(),
             commit_lsn: Lsn::ZERO,

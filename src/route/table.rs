@@ -44,7 +44,7 @@ struct Chunk {
 
 /// A table whose rows are copied in chunks.
 pub struct CopyTable {
-    /// Everything that has begun before it must have ended in a snapshot of this table.
+    /// Every transaction before it must have ended in a snapshot of this table.
     pub(super) fence: Xid,
     key: KeyOf,
     /// By ordinal; each range begins where the one before it ends.
@@ -58,7 +58,7 @@ impl CopyTable {
     /// A table with these chunks, in the order of their ranges; those that were copied come with
     /// their snapshot and its position.
     ///
-    /// `fence` is the xmax of a snapshot that was taken after the table had come into the stream.
+    /// `fence` is a transaction id that was assigned after the table had come into the stream.
     #[must_use]
     pub fn new(
         fence: Xid,
