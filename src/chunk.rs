@@ -75,6 +75,15 @@ impl Snapshot {
     pub fn sees(&self, xid: Xid) -> bool {
         xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
     }
+
+    /// A transaction that had ended in the other snapshot and not yet in this one: `None` unless the
+    /// other one was taken later.
+    #[must_use]
+    pub fn lacks(&self, other: &Self) -> Option<Xid> {
+        let ended_since = self.in_progress.iter().copied().find(|xid| other.sees(*xid));
+        // The last one below an xmax has always ended: that is what xmax is.
+        ended_since.or_else(|| (self.xmax < other.xmax).then(|| Xid(other.xmax.0 - 1)))
+    }
 }
 
 /// The text is not a snapshot of the form `10:20:10,14,15`.
@@ -276,6 +285,17 @@ mod tests {
         for text in ["", "10", "10:20", "10:20:1", "20:10:", "10:20:15,14", "a:b:", "10:20::"] {
             assert_eq!(text.parse::<Snapshot>(), Err(InvalidSnapshot), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_lacks_what_had_ended_in_a_later_one() {
+        let lacks = |this: &str, other: &str| {
+            this.parse::<Snapshot>().unwrap().lacks(&other.parse().unwrap()).map(|xid| xid.to_string())
+        };
+        assert_eq!(lacks("10:20:10,14", "10:20:10,14"), None);
+        assert_eq!(lacks("10:20:10,14", "14:20:14").as_deref(), Some("10"));
+        assert_eq!(lacks("10:20:10", "10:23:10,21").as_deref(), Some("22"));
+        assert_eq!(lacks("14:23:14,21", "10:20:10,14"), None);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct Router {
     /// Every transaction before it must have ended in a snapshot: what was committed before the slot
     /// was there is in no stream, and what an earlier life has routed isn't known.
     fence: Xid,
-    /// A snapshot that was taken last, of no chunk: later ones see what it sees.
+    /// A snapshot that was taken last, of no chunk: what is accepted sees all that it sees.
     seen: Snapshot,
     /// Transactions that were routed, and that `seen` doesn't see.
     unseen: BTreeSet<Xid>,
@@ -178,6 +178,9 @@ impl Router {
         }
         if let Some(xid) = self.unseen.iter().find(|xid| !snapshot.sees(**xid)) {
             return Offer::Refused(*xid);
+        }
+        if let Some(xid) = snapshot.lacks(&self.seen) {
+            return Offer::Refused(xid);
         }
         for chunk in chunks {
             self.set(*chunk, State::Copying(Arc::clone(snapshot)));
