@@ -28,7 +28,7 @@ pub struct Held {
 /// Takes off the table of the target what could refuse two of its rows that never existed together,
 /// and records how to put it back, all in the transaction that is open on `client`.
 ///
-/// That are its foreign keys, and, unless `key` is empty, its unique indexes, unique and primary key
+/// These are its foreign keys, and, unless `key` is empty, its unique indexes, unique and primary key
 /// constraints and exclusion constraints, together with the foreign keys of whatever table that refer to
 /// one of these. What is unique over exactly the columns `key` stays: the key that the table's chunks are
 /// ranges of. An empty `key` says that the table is one chunk, which has only rows that existed together.

@@ -211,3 +211,40 @@ async fn what_something_else_depends_on_is_refused_and_what_took_a_name_is_told(
     assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_has_put_back_by_hand_stays_as_it_is() {
+    let target = Target::new(
+        "by_hand",
+        "CREATE EXTENSION btree_gist;
+         CREATE TABLE a (id int PRIMARY KEY, u int CONSTRAINT u UNIQUE, i int, e int, CONSTRAINT e EXCLUDE USING gist (e WITH =));
+         CREATE UNIQUE INDEX i ON a (i);
+         CREATE TABLE t (id int PRIMARY KEY, u int CONSTRAINT to_u REFERENCES a (u), v int CONSTRAINT to_v REFERENCES a (u))
+           PARTITION BY RANGE (id);
+         CREATE TABLE p PARTITION OF t DEFAULT;
+         CREATE UNIQUE INDEX pair ON t (u, id);
+         CREATE TABLE o (id int PRIMARY KEY, u int CONSTRAINT of_o REFERENCES a (u))",
+    )
+    .await;
+    let before = target.schema().await;
+    for name in ["a", "p", "o"] {
+        target.hold_back(&table(name), &key(&["id"])).await.unwrap();
+    }
+    target
+        .admin
+        .batch_execute(
+            "SET search_path = public;
+             ALTER TABLE a ADD CONSTRAINT u UNIQUE (u); ALTER TABLE a ADD CONSTRAINT e EXCLUDE USING gist (e WITH =);
+             CREATE UNIQUE INDEX i ON a (i); CREATE UNIQUE INDEX pair ON t (u, id);
+             ALTER TABLE t ADD CONSTRAINT to_u FOREIGN KEY (u) REFERENCES a (u);
+             ALTER TABLE o ADD CONSTRAINT of_o FOREIGN KEY (u) REFERENCES a (u) NOT VALID;
+             SET search_path = ''",
+        )
+        .await
+        .unwrap();
+    let session = target.session().await;
+    let faults = put_back(&session, NAME).await.unwrap();
+    assert!(faults.is_empty(), "{faults:?}");
+    assert_eq!(held(&*session, NAME).await.unwrap(), []);
+    target.assert_schema(&before).await;
+}
