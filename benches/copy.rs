@@ -69,8 +69,11 @@ async fn with_dump(source: &Cluster, target: &Cluster) -> Duration {
     drop(fresh_database(target, "by_dump").await);
     let programs = source.binaries();
     let began = Instant::now();
-    let mut dump =
-        Command::new(programs.program("pg_dump")).arg(source.url("bench")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut dump = Command::new(programs.program("pg_dump"))
+        .arg(source.url("bench"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let restored = Command::new(programs.program("psql"))
         .args(["--quiet", "--set", "ON_ERROR_STOP=1"])
         .arg(target.url("by_dump"))
@@ -85,7 +88,11 @@ async fn with_dump(source: &Cluster, target: &Cluster) -> Duration {
 async fn with_native(source: &Cluster, target: &Cluster) -> Duration {
     let client = fresh_database(target, "by_native").await;
     client.batch_execute(TABLE).await.unwrap();
-    connect(&source.url("bench")).await.batch_execute("CREATE PUBLICATION native FOR TABLE events").await.unwrap();
+    connect(&source.url("bench"))
+        .await
+        .batch_execute("CREATE PUBLICATION native FOR TABLE events")
+        .await
+        .unwrap();
     let began = Instant::now();
     let subscribe =
         format!("CREATE SUBSCRIPTION native CONNECTION '{}' PUBLICATION native", source.url("bench"));
@@ -105,7 +112,10 @@ async fn main() {
     client.execute(FILL, &[&rows]).await.unwrap();
     client.batch_execute("VACUUM ANALYZE events; CHECKPOINT").await.unwrap();
     let bytes: i64 = client.query_one("SELECT pg_table_size('events')", &[]).await.unwrap().get(0);
-    println!("copy of {rows} rows, {} MB; both servers, client and daemon on this machine", bytes / 1_000_000);
+    println!(
+        "copy of {rows} rows, {} MB; both servers, client and daemon on this machine",
+        bytes / 1_000_000
+    );
     println!("{:<28} {:>9} {:>12}", "", "seconds", "rows/s");
     let print = |what: &str, took: Duration| {
         let seconds = took.as_secs_f64();

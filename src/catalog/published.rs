@@ -77,7 +77,7 @@ impl PublishedTable {
 }
 
 /// The kind of range that a column of this type makes, if any. A domain has an oid of its own.
-fn key_type(oid: u32) -> Option<KeyType> {
+pub(super) fn key_type(oid: u32) -> Option<KeyType> {
     let is = |types: &[Type]| types.iter().any(|t| t.oid() == oid);
     if is(&[Type::INT2, Type::INT4, Type::INT8]) {
         Some(KeyType::Integer)

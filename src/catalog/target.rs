@@ -3,7 +3,9 @@
 use tokio_postgres::Client;
 
 use super::names::TableName;
+use super::published::key_type;
 use super::source::SourceTable;
+use crate::chunk::KeyType;
 use crate::fault::{Fault, Result, Side};
 
 /// A column of a table of the target.
@@ -41,6 +43,16 @@ pub struct TargetTable {
     pub firing: Vec<String>,
     /// Its columns in their order.
     pub columns: Vec<TargetColumn>,
+}
+
+impl TargetTable {
+    /// True if these columns are here what they are on the source, so that ranges of them mean the same.
+    #[must_use]
+    pub fn has_ranges_of(&self, columns: &[(String, KeyType)]) -> bool {
+        columns.iter().all(|(name, kind)| {
+            self.columns.iter().any(|column| column.name == *name && key_type(column.type_oid) == Some(*kind))
+        })
+    }
 }
 
 /// Describes a table of the target; `None` if there is none of that name.

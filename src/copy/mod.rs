@@ -18,7 +18,7 @@ mod table;
 pub use pipe::Throttle;
 pub use plan::plan;
 pub use planner::{
-    Planned, PlannedTable, Planner, PlannerSettings, current_snapshot, existing_rows, snapshot,
+    Planned, PlannedTable, Planner, PlannerSettings, current_snapshot, existing_rows, fence, snapshot,
 };
 pub use reader::{Answer, Copied, Job, Offered, Reader, Readers};
 pub use table::TableCopy;

@@ -35,8 +35,8 @@ pub struct PlannedTable {
     pub copy: TableCopy,
     /// Its chunks.
     pub ranges: Vec<KeyRange>,
-    /// Everything that has begun before it must have ended in a snapshot of this table: it may have
-    /// written to the table before that was published.
+    /// A transaction id that was assigned when the table was published already: those before may have
+    /// written to the table earlier.
     pub fence: Xid,
 }
 
@@ -150,14 +150,15 @@ impl Planner {
     }
 
     async fn plan(&self, table: &PublishedTable) -> Result<PlannedTable> {
-        let fence = current_snapshot(&self.source).await?.xmax();
+        let fence = fence(&self.source).await?;
         let (target, through_root) = destination(&self.target, &table.name, table.root.as_ref()).await?;
         let copy = TableCopy::new(table.clone(), &target, through_root);
         let ranges = self.ledger.ranges(table.oid).await?;
         if !ranges.is_empty() {
             return Ok(PlannedTable { copy, ranges, fence });
         }
-        let ranges = plan(&self.source, table, self.settings.chunk_bytes, through_root).await?;
+        let is_one_chunk = through_root || !target.has_ranges_of(&copy.chunk_key());
+        let ranges = plan(&self.source, table, self.settings.chunk_bytes, is_one_chunk).await?;
         self.adopt(&copy, &ranges).await?;
         Ok(PlannedTable { copy, ranges, fence })
     }
@@ -211,6 +212,22 @@ pub fn existing_rows(tables: &[crate::catalog::TableName]) -> Fault {
         [one] => fault.table(one),
         _ => fault,
     }
+}
+
+/// A transaction id that is assigned now: everything that has written before has a lower one.
+///
+/// # Errors
+/// If the source can't be asked.
+pub async fn fence(source: &Client) -> Result<Xid> {
+    let fault = |e| Fault::sql(Side::Source, "asking for a transaction id", &e);
+    // Rolled back, as a commit could wait for a synchronous standby.
+    source.batch_execute("BEGIN").await.map_err(fault)?;
+    let row = source.query_one("SELECT pg_catalog.pg_current_xact_id()::text", &[]).await.map_err(fault)?;
+    source.batch_execute("ROLLBACK").await.map_err(fault)?;
+    let text: &str = row.get(0);
+    text.parse()
+        .map(Xid::new)
+        .map_err(|_| Fault::bug(format!("the source printed a transaction id as {text:?}")))
 }
 
 /// What a new snapshot sees at this moment.

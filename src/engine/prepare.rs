@@ -18,7 +18,7 @@ use crate::apply::Applier;
 use crate::catalog::{TableName, empty, published, rows_exist};
 use crate::config::{Config, ExistingRows};
 use crate::connect::Session;
-use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows};
+use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Checkpoint, Ledger, Origin, Phase};
 use crate::limits;
@@ -142,10 +142,9 @@ async fn copy(
 ) -> Result<copying::Begin> {
     // After the stream has begun: what runs now, or has been in an earlier stream, must have ended in
     // each snapshot that is accepted.
-    let now = current_snapshot(source).await?;
+    let fence = fence(source).await?;
+    let mut router = Router::new(fence, current_snapshot(source).await?);
     let published = published(source, publications).await?;
-    let fence = now.xmax();
-    let mut router = Router::new(now);
     for (table, chunks) in ledger.copied_tables().await? {
         let types = chunks.iter().find_map(|chunk| chunk.range.key_types()).unwrap_or_default();
         let key = table.key_columns.iter().cloned().zip(types).collect();
