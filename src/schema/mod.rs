@@ -26,6 +26,7 @@ pub use hold_back::{Held, held, hold_back};
 pub use put_back::{NotPutBack, put_back};
 
 use tokio_postgres::GenericClient;
+use tokio_postgres::error::SqlState;
 
 use crate::fault::{Fault, Result, Side};
 
@@ -45,5 +46,6 @@ async fn take_lock(client: &impl GenericClient, function: &str, name: &str) -> R
     }
     Err(Fault::retry("another session is still putting constraints back")
         .on(Side::Target)
+        .sqlstate(SqlState::LOCK_NOT_AVAILABLE)
         .remedy("nothing: it is tried again, and a session whose daemon was killed ends by itself"))
 }

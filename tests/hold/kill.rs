@@ -89,9 +89,9 @@ async fn an_index_that_a_kill_left_half_built_is_built_anew() {
     until(&target.admin, "SELECT count(*) FROM pg_stat_progress_create_index WHERE lockers_total > 0").await;
     // Nobody else is at it meanwhile.
     let busy = put_back(&target.session().await, NAME).await.unwrap_err();
-    assert_eq!(busy.reaction(), Reaction::Retry, "{busy}");
+    assert!(busy.passes(), "{busy}");
     let busy = target.hold_back(&table("t"), &key(&["id"])).await.unwrap_err();
-    assert_eq!(busy.reaction(), Reaction::Retry, "{busy}");
+    assert!(busy.passes(), "{busy}");
     target.admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
     assert_eq!(putting.await.unwrap().unwrap_err().reaction(), Reaction::Retry);
     writer.batch_execute("COMMIT").await.unwrap();
