@@ -21,6 +21,7 @@ use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{DaemonState, Ledger, Severity, lock_key};
 use crate::limits;
 use crate::lsn::Lsn;
+use crate::observe::{Screen, show_copy};
 use crate::retry::Delays;
 use crate::shutdown::Shutdown;
 
@@ -29,7 +30,7 @@ use crate::shutdown::Shutdown;
 /// # Errors
 /// With the refusal, if the first start fails for a reason that only a person can mend. Later faults
 /// are incidents: the daemon lives on and tries again.
-pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<()> {
+pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Result<()> {
     let mut daemon = Daemon {
         config,
         guard: None,
@@ -46,9 +47,12 @@ pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<()> {
             started = daemon.start() => started,
         };
         match started {
-            Ok(mut engine) => {
+            Ok((mut engine, ledger)) => {
                 let since = Instant::now();
-                match engine.run(&mut shutdown).await {
+                let shown = tokio::spawn(show_copy(ledger, screen.clone()));
+                let ended = engine.run(&mut shutdown).await;
+                shown.abort();
+                match ended {
                     Ended::Asked => break,
                     Ended::Failed(fault) => {
                         if since.elapsed() > limits::BACKOFF_LONGEST {
@@ -118,7 +122,7 @@ const TIMES_UNTIL_BLOCKED: u32 = 5;
 
 impl Daemon<'_> {
     /// Takes the lock if it isn't ours yet, and prepares an engine.
-    async fn start(&mut self) -> Result<Engine> {
+    async fn start(&mut self) -> Result<(Engine, Ledger)> {
         let (session, ledger) = self.lock().await?;
         self.say(DaemonState::Starting, None).await;
         let prepared = engine::prepare(self.config, &session, &ledger).await?;
@@ -133,7 +137,7 @@ impl Daemon<'_> {
         self.began_at = Some(checkpoint);
         self.say(DaemonState::Streaming, None).await;
         tracing::info!("streaming");
-        Ok(Engine::new(prepared, session, &ledger, &self.config.slot()))
+        Ok((Engine::new(prepared, session, &ledger, &self.config.slot()), ledger))
     }
 
     /// Waits for the lock. Two daemons of one migration are harmless (the epoch sees to that), but

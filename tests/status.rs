@@ -3,6 +3,7 @@
 mod support;
 
 use cdc::demo::Cluster;
+use indicatif::{InMemoryTerm, TermLike};
 use support::pair::{Pair, connect, number};
 
 const TABLE: &str = "CREATE TABLE t (id bigserial PRIMARY KEY, v text)";
@@ -158,6 +159,47 @@ async fn a_copy_that_is_not_finished_is_told_of_and_one_that_fails_needs_a_perso
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("copy        complete, rows 1,234"), "{text}");
     drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_bars_beneath_whole_log_lines() {
+    let mut pair = Pair::new("terminal").await;
+    pair.config = "[copy]\nmax_rate = \"3MB\"\n".to_owned();
+    pair.both(TABLE).await;
+    pair.both("CREATE TABLE small (id int PRIMARY KEY)").await;
+    pair.write("INSERT INTO small VALUES (1), (2)").await;
+    pair.write("INSERT INTO t SELECT i, repeat(md5(i::text), 12) FROM generate_series(1, 40000) i; ANALYZE")
+        .await;
+    let command = pair.command();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut terminal = std::process::Command::new("script")
+        .args(["-qefc", &format!("stty rows 60 cols 300; exec {} run", words.join(" "))])
+        .arg(file.path())
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let copied = pair.status_is("copied", |status| status["phase"] == "stream").await;
+    let kill = ["-TERM", &copied["daemon"]["pid"].to_string()];
+    assert!(std::process::Command::new("kill").args(kill).status().unwrap().success());
+    assert!(terminal.wait().unwrap().success());
+    let typescript = std::fs::read_to_string(file.path()).unwrap();
+    assert!(typescript.contains("public.t  ") && typescript.contains('░') && typescript.contains('█'));
+    // What is left on the terminal in the end.
+    let terminal = InMemoryTerm::new(60, 300);
+    let (_, output) = typescript.split_once('\n').unwrap();
+    terminal.write_str(output).unwrap();
+    let lines = terminal.contents();
+    let (lines, _) = lines.split_once("Script done").unwrap();
+    for line in lines.lines().filter(|line| !line.is_empty()) {
+        assert!(line.starts_with("20") && line.contains(" INFO ") && !line.contains('█'), "{lines}");
+    }
+    for said in [" starting ", " copied ", "in all complete, rows 40,002, tables 2", " stopping as asked"] {
+        assert!(lines.contains(said), "{lines}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

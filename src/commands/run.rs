@@ -10,11 +10,14 @@ use crate::cli::{LogFormat, Run};
 use crate::config::Config;
 use crate::daemon;
 use crate::fault::{Fault, Result};
+use crate::observe::Screen;
 use crate::shutdown::shutdown;
 
 /// Runs the daemon until SIGTERM or SIGINT; a second one stops it at once.
 pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
-    start_log(arguments.log)?;
+    // Bars would tear lines that a program reads.
+    let screen = Screen::new(arguments.log == LogFormat::Text && std::io::stderr().is_terminal());
+    start_log(arguments.log, &screen)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = config.name,
@@ -34,7 +37,7 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
         tracing::warn!("asked again: stopping at once; what was not committed will be sent again");
     };
     tokio::select! {
-        ended = daemon::run(config, stop) => Ok(match ended {
+        ended = daemon::run(config, &screen, stop) => Ok(match ended {
             Ok(()) => Exit::Yes,
             // Into the log, whatever its format.
             Err(fault) => {
@@ -46,10 +49,10 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
     }
 }
 
-fn start_log(format: LogFormat) -> Result<()> {
+fn start_log(format: LogFormat, screen: &Screen) -> Result<()> {
     let filter = EnvFilter::try_from_env("CDC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(screen.clone()).with_target(false);
     let started = match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),

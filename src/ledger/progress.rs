@@ -136,6 +136,14 @@ struct UnderWay {
     seconds: f64,
 }
 
+impl CopyProgress {
+    /// True if every row of every table is there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.chunks == self.chunks_done
+    }
+}
+
 impl Ledger {
     /// How far the copy is; `None` before the first table is planned.
     ///

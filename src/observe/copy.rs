@@ -21,11 +21,12 @@ impl fmt::Display for CopyProgress {
             .take(TABLES_SHOWN)
             .collect();
         for table in &shown {
-            let (name, percent) = (&table.table, percent(table.fraction));
-            if table.state == TableState::Failed {
-                writeln!(f, "              {name}: failed at {percent}, see --incidents")?;
-            } else {
-                writeln!(f, "              {name}: {percent}, {}", of_table(table))?;
+            write!(f, "              {}: ", table.table)?;
+            match table.state {
+                TableState::Failed => writeln!(f, "failed at {}, see --incidents", percent(table.fraction))?,
+                TableState::Copying | TableState::Pending | TableState::Done => {
+                    writeln!(f, "{}", of_table(table))?
+                }
             }
         }
         let unfinished = self.details.iter().filter(|table| table.state != TableState::Done).count();
@@ -45,27 +46,26 @@ impl fmt::Display for CopyProgress {
 
 /// The whole in one line.
 pub(super) fn summary(progress: &CopyProgress) -> String {
-    if progress.chunks == progress.chunks_done {
+    if progress.is_complete() {
         return format!("complete, rows {}, tables {}", count(progress.rows), count(progress.tables));
     }
-    let mut parts = vec![
-        percent(progress.fraction),
-        rows(progress.rows, progress.rows_planned),
-        format!("tables {} of {}", count(progress.tables_done), count(progress.tables)),
-    ];
+    let mut parts = vec![percent(progress.fraction)];
+    parts.extend(progress.eta_seconds.and_then(left));
+    parts.push(rows(progress.rows, progress.rows_planned));
+    parts.push(format!("tables {} of {}", count(progress.tables_done), count(progress.tables)));
     if progress.rows_per_second > 0.0 {
         parts.push(per_second(progress.rows_per_second));
         parts.push(format!("{:.1} MB/s", progress.bytes_per_second / 1e6));
     }
-    parts.extend(progress.eta_seconds.and_then(left));
     parts.join(", ")
 }
 
-/// A table in one line, without how much of it is done.
+/// A table in one line.
 pub(super) fn of_table(table: &TableProgress) -> String {
-    let mut parts = vec![rows(table.rows, table.rows_planned)];
-    parts.extend(table.rows_per_second.map(per_second));
+    let mut parts = vec![percent(table.fraction)];
     parts.extend(table.eta_seconds.and_then(left));
+    parts.push(rows(table.rows, table.rows_planned));
+    parts.extend(table.rows_per_second.map(per_second));
     parts.join(", ")
 }
 
@@ -145,10 +145,10 @@ pub(super) mod tests {
         tables.extend((0..1000).map(|_| table("waits", TableState::Pending, 0.0)));
         tables.push(table("done", TableState::Done, 1.0));
         let large =
-            "              public.large: 99 %, 1,234 of about 5,678 rows, 75 rows/s, about 60 seconds left\n";
+            "              public.large: 99 %, about 60 seconds left, 1,234 of about 5,678 rows, 75 rows/s\n";
         let expected = [
-            "  copy        42 %, 14,808 of about 5,757,492 rows, tables 1 of 1,014, 1,234 rows/s, 12.3 MB/s, \
-             about 5 minutes left\n",
+            "  copy        42 %, about 5 minutes left, 14,808 of about 5,757,492 rows, tables 1 of 1,014, \
+             1,234 rows/s, 12.3 MB/s\n",
             "              public.failed: failed at 0 %, see --incidents\n",
             &large.repeat(9),
             "              and 1,003 more\n",

@@ -1,9 +1,13 @@
 //! What an operator sees: read from the ledger and from the source, whether a daemon runs or not.
 
+mod bars;
 mod copy;
 mod lag;
 mod report;
+mod show_copy;
 mod status;
 
+pub use bars::Screen;
 pub use lag::{Lag, Limits, Verdict};
+pub use show_copy::show_copy;
 pub use status::{Status, status};

@@ -135,7 +135,7 @@ fn verdict(status: &Status, limits: &Limits) -> Verdict {
         incident.resolved_at.is_none() && matches!(incident.severity.as_str(), "blocked" | "failing")
     };
     let is_streaming = status.daemon.state.as_deref() == Some("streaming");
-    let is_copied = status.copy.as_ref().is_none_or(|copy| copy.chunks == copy.chunks_done);
+    let is_copied = status.copy.as_ref().is_none_or(CopyProgress::is_complete);
     if is_lost {
         Verdict::Lost
     } else if !status.daemon.is_running {
