@@ -130,7 +130,9 @@ impl Copying {
         if matches!(routed, Routed::Wait(..)) {
             self.paused_at.get_or_insert_with(Instant::now);
         } else if let Some(since) = self.paused_at.take() {
-            self.longest_pause = self.longest_pause.max(since.elapsed());
+            let pause = since.elapsed();
+            tracing::debug!(ms = whole_ms(pause), "the stream has waited for a chunk");
+            self.longest_pause = self.longest_pause.max(pause);
         }
         for newcomer in self.router.take_newcomers() {
             tracing::info!(table = %newcomer.name, "a table has come into the stream; its rows will be copied");
@@ -307,7 +309,7 @@ impl Copying {
             End::NotYet if self.router.is_consistent() => {
                 answered(Side::Target, self.ledger.set_consistent()).await?;
                 tracing::info!(
-                    longest_pause_ms = u64::try_from(self.longest_pause.as_millis()).unwrap_or(u64::MAX),
+                    longest_pause_ms = whole_ms(self.longest_pause),
                     "every row is copied: the target is a state that the source once had"
                 );
                 self.end = End::PutBackAt(Instant::now());
@@ -341,4 +343,8 @@ impl Copying {
         }
         Ok(())
     }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -319,11 +319,12 @@ impl Daemon {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// kill -9.
-    pub fn kill(mut self) {
+    /// kill -9. Gives its log.
+    pub fn kill(mut self) -> String {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("it is killed");
         child.wait().expect("it has ended");
+        self.log()
     }
 
     /// SIGTERM, and its exit status.
