@@ -338,9 +338,9 @@ async fn the_progress_counts_what_is_done_and_what_a_running_copy_has_brought() 
     );
     life.ledger.resolve_failing(&TableName::new("public", "b"), "copy").await.unwrap();
     let sql =
-        "INSERT INTO cdc.held_back (name, schema_name, table_name, kind, object_name, put_back, put_back_at)
-               VALUES ('progress', 'public', 'a', 'index', 'i', '{}', NULL),
-                      ('progress', 'public', 'a', 'index', 'j', '{}', now())";
+        "INSERT INTO cdc.held_back (name, schema_name, table_name, kind, object_name, tablespace, put_back, put_back_at)
+               VALUES ('progress', 'public', 'a', 'index', 'i', '', '{}', NULL),
+                      ('progress', 'public', 'a', 'index', 'j', '', '{}', now())";
     life.writer.batch_execute(sql).await.unwrap();
     life.done(&[copied(id(1, 1), 3), copied(id(2, 0), 0)]).await.unwrap();
     life.ledger.set_consistent().await.unwrap();
