@@ -52,6 +52,8 @@ pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Re
                 let shown = tokio::spawn(show_copy(ledger, screen.clone()));
                 let ended = engine.run(&mut shutdown).await;
                 shown.abort();
+                // Until it has cleared its part of the terminal.
+                let _ = shown.await;
                 match ended {
                     Ended::Asked => break,
                     Ended::Failed(fault) => {

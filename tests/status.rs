@@ -115,6 +115,7 @@ async fn a_copy_that_is_not_finished_is_told_of_and_one_that_fails_needs_a_perso
     pair.both(TABLE).await;
     let daemon = pair.streaming().await;
     pair.caught_up().await;
+    daemon.wait_for_log("copied public.t, rows 0; in all complete, rows 0, tables 1").await;
     let ledger = async |sql: &str| pair.target.batch_execute(sql).await.unwrap();
     // A table whose rows are still to come, as if the daemon had just found it.
     ledger(

@@ -45,6 +45,8 @@ async fn show(ledger: &Ledger, screen: &Screen) -> Result<()> {
             if let Some(line) = lines.next(&progress, Instant::now(), screen.has_bars()) {
                 tracing::info!("{line}");
             }
+        } else {
+            lines.done = Some(HashSet::new());
         }
         if is_over {
             return Ok(());
@@ -57,7 +59,7 @@ async fn show(ledger: &Ledger, screen: &Screen) -> Result<()> {
 #[derive(Debug, Default)]
 struct Lines {
     said_at: Option<Instant>,
-    /// The tables that were finished at the last look.
+    /// The tables that were finished at the last look; before the first, nobody knows.
     done: Option<HashSet<String>>,
 }
 
