@@ -77,6 +77,20 @@ pub async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.expect("it answers").get(0)
 }
 
+/// Every constraint and index of the tables in `public`, as the server tells them, with their marks.
+pub async fn constraints(client: &Client) -> Vec<String> {
+    let sql = "
+        SELECT format('%s %s %s valid=%s', conrelid::regclass, conname, pg_get_constraintdef(c.oid), convalidated)
+          FROM pg_constraint AS c WHERE connamespace = 'public'::regnamespace
+         UNION ALL
+        SELECT format('%s valid=%s identity=%s clustered=%s', pg_get_indexdef(indexrelid), indisvalid,
+                      indisreplident, indisclustered)
+          FROM pg_index JOIN pg_class AS c ON c.oid = indrelid WHERE relnamespace = 'public'::regnamespace
+         ORDER BY 1";
+    let rows = client.query(sql, &[]).await.expect("it answers");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
 impl Pair {
     /// Fresh databases on the servers that this file's tests share.
     pub async fn new(name: &str) -> Self {
