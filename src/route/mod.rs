@@ -256,8 +256,8 @@ impl Router {
         matches!(self.tables.get(&chunk.relation), Some(Known::Copied(t)) if t.can_be_copied(chunk.ordinal))
     }
 
-    /// The chunks that have to be copied together with this one: none but itself, unless rows that
-    /// move between them have sent it back again and again.
+    /// The chunks that have to be copied under one snapshot with this one: none but itself, unless rows
+    /// that move between them have sent it back again and again.
     #[must_use]
     pub fn together_with(&self, chunk: ChunkId) -> Vec<ChunkId> {
         match self.tables.get(&chunk.relation) {
@@ -340,11 +340,18 @@ impl Router {
                 Routed::Apply(Change::Insert { relation: Arc::clone(relation), new: new.clone() })
             }
             // A value that was not sent, of a row that the target has never had.
-            (Verdict::Drop, Verdict::Apply) => {
-                table.send_back(to, from, self.commit_lsn);
-                self.sent_back.push(chunk(to));
-                Routed::Apply(Change::SendBack { relation: Arc::clone(relation), chunk: chunk(to) })
-            }
+            (Verdict::Drop, Verdict::Apply) => match table.send_back(to, from, self.commit_lsn) {
+                Ok(again) => {
+                    self.sent_back.extend(again.iter().copied().map(chunk));
+                    let send_back =
+                        |ordinal| Change::SendBack { relation: Arc::clone(relation), chunk: chunk(ordinal) };
+                    Routed::Split(again.into_iter().map(send_back).collect())
+                }
+                Err(copying) => {
+                    let waits_for = chunk(copying);
+                    Routed::Wait(change, waits_for)
+                }
+            },
         }
     }
 

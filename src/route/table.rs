@@ -9,9 +9,6 @@ use crate::fault::Result;
 use crate::lsn::Lsn;
 use crate::pgoutput::{Relation, Tuple};
 
-/// From how many times on a chunk that is sent back is copied together with the others.
-const TOGETHER_FROM: u32 = 2;
-
 /// How far a chunk is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -37,8 +34,9 @@ pub(super) enum Verdict {
 struct Chunk {
     range: KeyRange,
     state: State,
-    /// How often rows that moved here from a pending chunk have sent it back, and from which.
-    times_sent_back: u32,
+    /// Rows that moved here have sent it back already.
+    was_sent_back: bool,
+    /// Chunks that rows have come from since then, or gone to: they are copied under one snapshot.
     partners: BTreeSet<u32>,
 }
 
@@ -74,7 +72,7 @@ impl CopyTable {
                     None => State::Pending { after: None },
                     Some((snapshot, lsn)) => State::Done(Arc::new(snapshot), lsn),
                 },
-                times_sent_back: 0,
+                was_sent_back: false,
                 partners: BTreeSet::new(),
             })
             .collect();
@@ -136,29 +134,45 @@ impl CopyTable {
         self.chunk(ordinal).state == State::Pending { after: None }
     }
 
-    pub(super) fn together_with(&self, ordinal: u32) -> Vec<u32> {
+    /// The chunks that are copied under one snapshot with this one: it alone, unless rows have moved
+    /// between them again and again.
+    pub(super) fn together_with(&self, ordinal: u32) -> BTreeSet<u32> {
         let mut together = BTreeSet::from([ordinal]);
         let mut look_at = vec![ordinal];
         while let Some(next) = look_at.pop() {
-            let chunk = self.chunk(next);
-            if chunk.times_sent_back < TOGETHER_FROM {
-                continue;
-            }
-            for partner in &chunk.partners {
-                if self.can_be_copied(*partner) && together.insert(*partner) {
+            for partner in &self.chunk(next).partners {
+                if together.insert(*partner) {
                     look_at.push(*partner);
                 }
             }
         }
-        together.into_iter().collect()
+        together
     }
 
-    /// A row has come from a chunk whose copy has it no more, or will not have it.
-    pub(super) fn send_back(&mut self, ordinal: u32, from: u32, commit_lsn: Lsn) {
-        self.set(ordinal, State::Pending { after: Some(commit_lsn) });
-        let chunk = &mut self.chunks[ordinal as usize];
-        chunk.times_sent_back += 1;
-        chunk.partners.insert(from);
+    /// A row has come from a chunk whose copy has it no more, or will not have it. Which chunks are to
+    /// be copied again, or the one that has to be done before that is possible.
+    ///
+    /// The first time it is this chunk alone. But while it is copied under a later snapshot than the
+    /// other one, rows can move back, and that can go on for as long as rows move. So from the second
+    /// time on both are copied again, under one snapshot, with all that this has happened to with
+    /// either. A row that moves between them afterwards is in the copy of both or of none.
+    pub(super) fn send_back(&mut self, ordinal: u32, from: u32, commit_lsn: Lsn) -> Result<Vec<u32>, u32> {
+        let is_first = !std::mem::replace(&mut self.chunks[ordinal as usize].was_sent_back, true);
+        if !is_first {
+            self.chunks[ordinal as usize].partners.insert(from);
+            self.chunks[from as usize].partners.insert(ordinal);
+        }
+        let together = self.together_with(ordinal);
+        let is_copying = |ordinal: &&u32| matches!(self.chunk(**ordinal).state, State::Copying(_));
+        if let Some(copying) = together.iter().find(is_copying) {
+            return Err(*copying);
+        }
+        let is_pending = |ordinal: &u32| matches!(self.chunk(*ordinal).state, State::Pending { .. });
+        let again = together.iter().copied().filter(|ordinal| !is_pending(ordinal)).collect();
+        for ordinal in together {
+            self.set(ordinal, State::Pending { after: Some(commit_lsn) });
+        }
+        Ok(again)
     }
 
     pub(super) fn set(&mut self, ordinal: u32, state: State) {
