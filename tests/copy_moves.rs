@@ -42,7 +42,7 @@ async fn copied_while(pair: &Pair, pause: Duration, writers: &[&'static str]) {
     stop.store(true, Relaxed);
     let mut times = 0;
     for writer in writers {
-        times += writer.await.unwrap();
+        times += writer.await.expect("a writer ends");
     }
     let chunks = number(&pair.target, "SELECT count(*) FROM cdc.chunk").await;
     let copies = number(&pair.target, "SELECT sum(copies) FROM cdc.chunk").await;

@@ -143,17 +143,20 @@ impl Jobs {
             return None;
         }
         let rests = &self.rests;
-        let is_ready = |chunk: &ChunkId| {
-            router.can_be_copied(*chunk) && rests.get(&chunk.relation).is_none_or(|until| *until <= now)
+        let is_ready = |chunk: &&ChunkId| {
+            router.can_be_copied(**chunk) && rests.get(&chunk.relation).is_none_or(|until| *until <= now)
         };
-        let place = self.queue.iter().position(is_ready)?;
-        let chunk = self.queue.remove(place)?;
-        let mut ids = router.together_with(chunk);
-        ids.retain(|id| *id == chunk || self.queue.contains(id));
-        if ids.len() > 1 {
-            self.queue.retain(|id| !ids.contains(id));
-        }
-        let table = self.tables.get(&chunk.relation)?;
+        // All of those that belong together, or none.
+        let together = |chunk: &ChunkId| {
+            let mut ids = router.together_with(*chunk);
+            ids.retain(|id| router.is_pending(*id));
+            let are_ready = ids.len() == 1 || ids.iter().all(|id| is_ready(&id) && self.queue.contains(id));
+            are_ready.then_some(ids)
+        };
+        let ids = self.queue.iter().filter(is_ready).find_map(together)?;
+        self.queue.retain(|id| !ids.contains(id));
+        let relation = ids.first()?.relation;
+        let table = self.tables.get(&relation)?;
         let chunks = ids
             .into_iter()
             .map(|id| Some((id, table.ranges.get(usize::try_from(id.ordinal).ok()?)?.clone())))
