@@ -4,13 +4,14 @@
 //! # How a change travels
 //!
 //! ```text
-//! source                                cdc                                     target
-//!                 ┌──────────────────────────────────────────────────┐
-//! slot, pgoutput ─┼─► replication ─► pgoutput ─► Batcher ─► Applier ─┼─► rows + checkpoint,
-//!                 │     frames       messages    batches    SQL      │   one transaction
-//!                 │       ▲                                    │     │
-//!                 │       └──────── feedback ◄── durable LSN ◄─┘     │
-//!                 └──────────────────────────────────────────────────┘
+//! source                                    cdc                                          target
+//!                 ┌────────────────────────────────────────────────────────────┐
+//! slot, pgoutput ─┼─► replication ─► pgoutput ─► Router ─► Batcher ─► Applier ─┼─► rows + checkpoint,
+//!                 │     frames       messages      ▲       batches    SQL      │   one transaction
+//!                 │       ▲                        │ snapshots          │      │
+//! tables, COPY ───┼───────│───────────────────► readers ────────────────│──────┼─► rows + chunk done,
+//!                 │       └──────── feedback ◄── durable LSN ◄──────────┘      │   one transaction
+//!                 └────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Data flows one way, from bytes to SQL; the only thing that flows back is one number, the LSN that
@@ -19,14 +20,23 @@
 //! 1. The source's walsender decodes it from the log when its transaction has committed and sends it
 //!    in a `CopyData` message. [`replication`] owns that connection and hands out [`replication::Frame`]s.
 //! 2. [`pgoutput`] turns the frame's bytes into a [`pgoutput::Message`], without copying the values.
-//! 3. [`engine`] resolves the relation that the message refers to and gives the change to the
-//!    [`apply::Batcher`], which gathers whole transactions, or pieces of a huge one, into a
-//!    [`apply::Batch`].
-//! 4. The [`apply::Applier`] writes the batch and the checkpoint in one transaction of the target and
+//! 3. [`engine`] resolves the relation that the message refers to and asks the [`route::Router`] whether
+//!    the copy of the row's chunk has the change, will have it, or lacks it.
+//! 4. What it lacks goes to the [`apply::Batcher`], which gathers whole transactions, or pieces of a huge
+//!    one, into a [`apply::Batch`].
+//! 5. The [`apply::Applier`] writes the batch and the checkpoint in one transaction of the target and
 //!    counts the rows of each statement: a change does exactly what it did on the source, or the
 //!    stream stops there.
-//! 5. The engine tells the source that everything up to the checkpoint is durable, and the source may
+//! 6. The engine tells the source that everything up to the checkpoint is durable, and the source may
 //!    forget it.
+//!
+//! # How the rows get there that were there before
+//!
+//! The stream begins first; the rows are copied while it runs, in *chunks*: ranges of a table's key, each
+//! read in a second or so under a snapshot of its own. So the source keeps no snapshot open for long and
+//! holds no more of its log than one chunk takes, and a copy that is killed loses no more than the chunks
+//! it was at. [`mod@copy`] plans and reads them; [`route`] says which changes a chunk has already; [`schema`]
+//! takes constraints off the target that couldn't hold meanwhile, and puts them back.
 //!
 //! # Where state is
 //!
