@@ -86,7 +86,10 @@ fn longest_pause(log: &str) -> u64 {
 }
 
 async fn copied_under_load(name: &str, rows: i64, max_rate: &str, kills: i64) {
-    let (source, target) = (Cluster::start("source").await.unwrap(), Cluster::start("target").await.unwrap());
+    let (source, target) = (
+        Cluster::start("source").await.expect("it starts"),
+        Cluster::start("target").await.expect("it starts"),
+    );
     let mut pair = Pair::on(&source, &target, name).await;
     pair.config = format!("[copy]\nmax_rate = \"{max_rate}\"\n");
     pair.both(churn::TABLE).await;
@@ -107,7 +110,7 @@ async fn copied_under_load(name: &str, rows: i64, max_rate: &str, kills: i64) {
     pair.ends_equal(daemon).await;
 
     let sent_back = sent_back(&logs);
-    let chunks = pair.target.query("SELECT ordinal, copies FROM cdc.chunk", &[]).await.unwrap();
+    let chunks = pair.target.query("SELECT ordinal, copies FROM cdc.chunk", &[]).await.expect("it answers");
     let mut again = 0;
     for row in &chunks {
         let (ordinal, copies): (i32, i32) = (row.get(0), row.get(1));
