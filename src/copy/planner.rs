@@ -117,7 +117,10 @@ impl Planner {
                 let all = published(&self.source, &self.settings.publications).await?;
                 match all.into_iter().find(|table| table.oid == waiting.relation) {
                     Some(table) => table,
-                    None => return Ok(Outcome::Planned(Planned::Gone(waiting.relation))),
+                    None => {
+                        self.ledger.forget_table(waiting.relation).await?;
+                        return Ok(Outcome::Planned(Planned::Gone(waiting.relation)));
+                    }
                 }
             }
         };

@@ -12,7 +12,7 @@ use super::statements;
 use super::table::TableCopy;
 use crate::chunk::{ChunkId, KeyRange, Snapshot, Xid};
 use crate::connect::{ConnInfo, Session};
-use crate::fault::{Fault, Result, Side};
+use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{CopiedChunk, record_done};
 use crate::limits;
 use crate::lsn::Lsn;
@@ -197,17 +197,17 @@ impl Reader {
         let row = self
             .source
             .query_one(
-                "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.to_regclass($1)::oid = $2",
+                "SELECT pg_catalog.pg_current_snapshot()::text,
+                        (SELECT relnatts FROM pg_catalog.pg_class WHERE oid = $2 AND oid = pg_catalog.to_regclass($1))",
                 &[&table.source.name.to_sql(), &table.source.oid],
             )
             .await
             .map_err(|e| reading(&e))?;
-        if row.get::<_, Option<bool>>(1) != Some(true) {
-            return Err(
-                Fault::retry("another table has taken the table's name on the source").on(Side::Source)
-            );
+        match row.get::<_, Option<i16>>(1) {
+            Some(attributes) if attributes == table.source.attributes => snapshot(row.get(0)),
+            Some(_) => Err(Fault::retry("the table has got a column").on(Side::Source)),
+            None => Err(Fault::retry("another table has taken the table's name").on(Side::Source)),
         }
-        snapshot(row.get(0))
     }
 
     /// Whose transaction it is that has not ended.
@@ -269,7 +269,7 @@ impl Reader {
             ))
             .on(Side::Target)
             .remedy("look for a trigger on the target's table that fires also for replicas, and disable it")),
-            Err(Broken::Source(error)) => Err(Fault::sql(Side::Source, &place, &error)),
+            Err(Broken::Source(error)) => Err(reading(&error)),
             Err(Broken::Target(error)) => {
                 let fault = Fault::sql(Side::Target, &place, &error);
                 match error.as_db_error().and_then(|e| line_of(e.where_()?)) {
@@ -325,8 +325,13 @@ impl Reader {
     }
 }
 
+/// A table or a column that is gone or has another name is no failure: the table is looked at again.
 fn reading(error: &tokio_postgres::Error) -> Fault {
-    Fault::sql(Side::Source, "reading a table", error)
+    let fault = Fault::sql(Side::Source, "reading a table", error);
+    match fault.code().map(|code| code.code()) {
+        Some("42P01" | "42703" | "3F000") => fault.reacting(Reaction::Retry),
+        _ => fault,
+    }
 }
 
 /// The line that COPY's context names: `COPY t, line 3, column c: "x"`.

@@ -6,6 +6,7 @@
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Row};
 
+use super::incident::FAILING;
 use super::migration::{Ledger, fault};
 use crate::catalog::TableName;
 use crate::chunk::{ChunkId, KeyRange, Snapshot};
@@ -162,13 +163,21 @@ pub fn send_back_sql() -> &'static str {
 }
 
 impl Ledger {
-    /// Takes a table out of the copy: it is in the stream no more.
+    /// Takes a table out of the copy, and what was failing of that: it is in the stream no more.
     ///
     /// # Errors
     /// If the target can't be asked.
     pub async fn forget_table(&self, relation: u32) -> Result<()> {
         self.session
-            .execute("DELETE FROM cdc.copy WHERE name = $1 AND relation = $2", &[&self.name, &relation])
+            .execute(
+                "WITH gone AS (
+                   DELETE FROM cdc.copy WHERE name = $1 AND relation = $2 RETURNING schema_name, table_name)
+                 UPDATE cdc.incident AS i SET resolved_at = pg_catalog.now()
+                   FROM gone
+                  WHERE i.name = $1 AND i.severity = $3 AND i.part IN ('plan', 'copy') AND i.resolved_at IS NULL
+                    AND i.table_name = gone.schema_name || '.' || gone.table_name",
+                &[&self.name, &relation, &FAILING],
+            )
             .await
             .map_err(|e| fault(&e))?;
         Ok(())
