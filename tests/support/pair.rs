@@ -219,7 +219,7 @@ impl Pair {
 
     /// Waits until the target answers `true`, on a connection of its own: a test may have restarted the
     /// servers under the others.
-    async fn target_is(
+    pub async fn target_is(
         &self,
         what: &str,
         sql: &str,
