@@ -206,6 +206,10 @@ impl Copying {
                 match planned? {
                     Planned::Ready(table) => self.ready(*table),
                     Planned::Gone(relation) => {
+                        tracing::warn!(
+                            relation,
+                            "a table is not in the stream any more: nothing is copied of it"
+                        );
                         self.router.forget(relation);
                         self.jobs.forget(relation);
                     }
