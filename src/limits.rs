@@ -120,5 +120,5 @@ pub const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long something may stand in the way of every snapshot before the status names it.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a table's copy rests after a failure that passes by itself.
+/// How long a table's copy rests after a failure that passes by itself; longer if that comes again.
 pub const COPY_PAUSE: Duration = Duration::from_secs(2);

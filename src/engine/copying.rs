@@ -9,7 +9,7 @@
 //! Planner and readers are tasks. What they have to say comes to the loop as an [`Event`], between two
 //! changes: so accepting a snapshot and changing a chunk's state are one step.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -23,7 +23,7 @@ use crate::catalog::{PublishedTable, TableName};
 use crate::connect::{ConnInfo, Session};
 use crate::copy::{Answer, Offered, Planned, PlannedTable, Planner};
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{Ledger, Phase, constraint_part};
+use crate::ledger::{Ledger, Phase, Severity, constraint_part};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::route::{CopyTable, Offer, Routed, Router};
@@ -40,6 +40,9 @@ pub(super) enum Event {
     /// What was held back has been put back, but for this.
     PutBack(Result<Vec<NotPutBack>>),
 }
+
+/// A fault that isn't known to pass is a person's after a table has failed this often in a row.
+const TIMES_UNTIL_FAILING: u32 = 5;
 
 /// What the copy begins with.
 pub(super) struct Begin {
@@ -68,6 +71,8 @@ pub(super) struct Copying {
     target: ConnInfo,
     /// Tables of which a chunk was copied since anything of them failed.
     well: HashSet<u32>,
+    /// How often a table has failed since then.
+    failures: HashMap<u32, u32>,
     /// What is in the way of every snapshot, for the status.
     in_the_way: watch::Sender<Option<String>>,
     /// Where the source's log ended and when that was; those that the stream has not come to yet.
@@ -109,6 +114,7 @@ impl Copying {
             name: begin.name,
             target: begin.target,
             well: HashSet::new(),
+            failures: HashMap::new(),
             in_the_way,
             ahead: VecDeque::new(),
             paused_at: None,
@@ -269,6 +275,7 @@ impl Copying {
         match outcome {
             Ok(Some(copied)) => {
                 self.router.done(&job.ids(), &copied.snapshot, copied.lsn);
+                self.failures.remove(&table.oid);
                 if self.well.insert(table.oid) {
                     answered(Side::Target, self.ledger.resolve_failing(&table.name, "copy")).await?;
                 }
@@ -279,8 +286,11 @@ impl Copying {
             Err(fault) if fault.is_unreachable() => Err(fault),
             Err(fault) => {
                 self.router.failed(&job.ids());
-                self.jobs.rest(&job, &fault);
-                self.report(table.oid, &table.name, &fault).await?;
+                let failures = self.failures.entry(table.oid).or_default();
+                *failures += 1;
+                let times = *failures;
+                self.jobs.rest(&job, &fault, times);
+                self.report(table, times, &fault).await?;
                 // The table may look otherwise by now.
                 self.jobs.forget(table.oid);
                 self.plan(table.oid)
@@ -288,15 +298,19 @@ impl Copying {
         }
     }
 
-    /// Tells that a table could not be copied. The others go on.
-    async fn report(&mut self, relation: u32, table: &TableName, fault: &Fault) -> Result<()> {
-        if fault.reaction() == Reaction::Retry {
-            tracing::warn!("copying again: {fault}");
-            return Ok(());
+    /// Tells that a table could not be copied, for so many times in a row. The others go on.
+    async fn report(&mut self, table: &PublishedTable, times: u32, fault: &Fault) -> Result<()> {
+        let ledger = &self.ledger;
+        if fault.reaction() == Reaction::Retry && (fault.passes() || times < TIMES_UNTIL_FAILING) {
+            match times {
+                1 => tracing::warn!("copying again: {fault}"),
+                _ => tracing::debug!("copying again: {fault}"),
+            }
+            return answered(Side::Target, ledger.record_incident(Severity::Retrying, fault)).await;
         }
         tracing::error!("the table is not copied: {fault}");
-        self.well.remove(&relation);
-        answered(Side::Target, self.ledger.record_failing(table, "copy", fault)).await
+        self.well.remove(&table.oid);
+        answered(Side::Target, ledger.record_failing(&table.name, "copy", fault)).await
     }
 
     /// Ends all readers where they are. Without the stream no chunk can come to its end.

@@ -85,10 +85,10 @@ impl Jobs {
         }
     }
 
-    /// The job could not be done; its table rests.
-    pub(super) fn rest(&mut self, job: &Job, fault: &Fault) {
+    /// The job could not be done, for so many times in a row; its table rests.
+    pub(super) fn rest(&mut self, job: &Job, fault: &Fault, times: u32) {
         let rest = match fault.reaction() {
-            Reaction::Retry => limits::COPY_PAUSE,
+            Reaction::Retry => limits::COPY_PAUSE.saturating_mul(times).min(limits::BACKOFF_LONGEST),
             Reaction::Person | Reaction::CopyAgain | Reaction::Usage | Reaction::Bug => {
                 limits::BLOCKED_INTERVAL
             }
