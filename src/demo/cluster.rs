@@ -78,6 +78,7 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     hba: Vec<String>,
     tls: Option<(String, String)>,
+    from_template: bool,
 }
 
 impl Builder {
@@ -107,6 +108,13 @@ impl Builder {
     #[must_use]
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Runs `initdb` for this server alone: slower, but no template stays behind in the temporary directory.
+    #[must_use]
+    pub fn without_template(mut self) -> Self {
+        self.from_template = false;
         self
     }
 
@@ -141,7 +149,12 @@ impl Builder {
         let account = Account::for_owner_of(home.path())?;
         account.own(home.path())?;
         let mut cluster = Cluster { home, binaries, account, port: 0, supervisor: None };
-        template::instantiate(&cluster.binaries, &self.initdb_args, account, &cluster.data_dir()).await?;
+        let data = cluster.data_dir();
+        if self.from_template {
+            template::instantiate(&cluster.binaries, &self.initdb_args, account, &data).await?;
+        } else {
+            template::initialize(&cluster.binaries, &self.initdb_args, account, &data).await?;
+        }
         self.configure(&cluster)?;
         cluster.first_start().await?;
         Ok(cluster)
@@ -206,6 +219,7 @@ impl Cluster {
             settings: Vec::new(),
             hba: HBA.map(str::to_owned).to_vec(),
             tls: None,
+            from_template: true,
         }
     }
 

@@ -39,6 +39,20 @@ pub(super) async fn instantiate(
     change_identity(data, random() >> 1).map_err(|e| cannot("give a system identifier to", data, &e))
 }
 
+/// Makes `data` a fresh data directory with `initdb`, and leaves nothing else behind.
+pub(super) async fn initialize(
+    binaries: &Binaries,
+    initdb_args: &[String],
+    account: Account,
+    data: &Path,
+) -> Result<()> {
+    let fixed = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"];
+    let mut args: Vec<String> = fixed.iter().map(ToString::to_string).collect();
+    args.extend_from_slice(initdb_args);
+    args.push(format!("--pgdata={}", data.display()));
+    account.run(binaries.program("initdb"), &args).await
+}
+
 /// The template for this version and these arguments; made now if it isn't there.
 async fn template(binaries: &Binaries, initdb_args: &[String], account: Account) -> Result<PathBuf> {
     let cache = cache(account).await?;
@@ -52,11 +66,7 @@ async fn template(binaries: &Binaries, initdb_args: &[String], account: Account)
         return Ok(template);
     }
     let fresh = cache.join(format!("new-{:016x}", random()));
-    let fixed = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"];
-    let mut args: Vec<String> = fixed.iter().map(ToString::to_string).collect();
-    args.extend_from_slice(initdb_args);
-    args.push(format!("--pgdata={}", fresh.display()));
-    account.run(binaries.program("initdb"), &args).await?;
+    initialize(binaries, initdb_args, account, &fresh).await?;
 
     let Err(error) = fs::rename(&fresh, &template) else { return Ok(template) };
     if template.join("PG_VERSION").is_file() {
