@@ -44,6 +44,8 @@ pub enum Command {
     Run(Run),
     /// Show how the migration is doing
     Status(Status),
+    /// Show a whole migration between two throw-away servers on this machine
+    Demo(Demo),
 }
 
 /// `cdc run`.
@@ -78,6 +80,20 @@ pub struct Status {
     /// Exit with 1 if the target is further behind than this
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub max_lag_seconds: f64,
+}
+
+/// `cdc demo`.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// How many beauty salons are in the database; each has 5,452 rows
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub scale: u32,
+    /// How many rows the application changes each second
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: u32,
+    /// For how many seconds the stream is watched after the copy
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub seconds: u32,
 }
 
 impl Cli {

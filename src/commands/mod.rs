@@ -1,5 +1,6 @@
 //! One thin file per command: arguments in, report and exit status out.
 
+mod demo;
 mod exit;
 mod run;
 mod status;
@@ -16,10 +17,11 @@ use crate::fault::Result;
 /// # Errors
 /// With what kept it from running.
 pub async fn run(cli: Cli) -> Result<Exit> {
-    let environment = Environment::from_process();
-    let config = Config::load(&cli.arguments(), &environment)?;
+    let databases = cli.arguments();
+    let config = || Config::load(&databases, &Environment::from_process());
     match cli.command {
-        Command::Run(arguments) => run::run(&config, &arguments).await,
-        Command::Status(arguments) => status::run(&config, &arguments).await,
+        Command::Run(arguments) => run::run(&config()?, &arguments).await,
+        Command::Status(arguments) => status::run(&config()?, &arguments).await,
+        Command::Demo(arguments) => demo::run(&databases, &arguments).await,
     }
 }

@@ -11,7 +11,7 @@
 //! process that owns it dies in whatever way, neither a process nor a directory is left.
 //!
 //! [`data`] has example databases for them, [`writer`] keeps changing these, and [`compare`]
-//! proves that two databases hold the same rows.
+//! proves that two databases hold the same rows. [`story`] is `cdc demo`: all of them at once.
 
 mod account;
 mod bank;
@@ -20,6 +20,7 @@ mod cluster;
 pub mod compare;
 pub mod data;
 mod deeds;
+pub mod story;
 mod template;
 pub mod writer;
 

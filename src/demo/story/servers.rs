@@ -1,0 +1,106 @@
+//! The two servers: a source with a busy salon's database, and a target with the same tables, empty.
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::config::Arguments;
+use crate::demo::Cluster;
+use crate::demo::data::Example;
+use crate::fault::{Fault, Result, Side};
+use crate::lsn::Lsn;
+
+/// What the application's database is.
+pub(super) const EXAMPLE: Example = Example::Salon;
+
+/// Tables (a partitioned one counts once), their rows, and their size in bytes with the indexes.
+const STOCK: &str = "
+    SELECT count(*) FILTER (WHERE NOT relispartition),
+           sum(reltuples) FILTER (WHERE relkind = 'r')::bigint,
+           sum(pg_total_relation_size(oid)) FILTER (WHERE relkind = 'r')::bigint
+      FROM pg_class
+     WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace";
+
+/// Both servers. Dropping them ends them and removes their files.
+pub(super) struct Servers {
+    source: Cluster,
+    target: Cluster,
+}
+
+/// What is in the source's database before anything moves.
+pub(super) struct Stock {
+    pub(super) tables: u64,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
+impl Servers {
+    /// Starts both.
+    pub(super) async fn start() -> Result<Self> {
+        let server = async |name| {
+            Cluster::builder(name)
+                .without_template()
+                .setting("shared_buffers", "128MB")
+                .setting("max_wal_size", "4GB")
+                .start()
+                .await
+        };
+        // Both to their end, also if one fails: what is still being made can't be removed.
+        let (source, target) = tokio::join!(server("demo-source"), server("demo-target"));
+        Ok(Self { source: source?, target: target? })
+    }
+
+    /// The version of PostgreSQL that they run.
+    pub(super) fn major(&self) -> u32 {
+        self.source.binaries().major()
+    }
+
+    pub(super) fn source_url(&self) -> String {
+        self.source.url(EXAMPLE.name())
+    }
+
+    pub(super) fn target_url(&self) -> String {
+        self.target.url(EXAMPLE.name())
+    }
+
+    /// What tells `cdc` of them. No file of the user's is read, and no password is needed.
+    pub(super) fn arguments(&self) -> Arguments {
+        Arguments {
+            file: Some("/dev/null".into()),
+            name: Some("demo".into()),
+            source: Some(self.source_url()),
+            target: Some(self.target_url()),
+        }
+    }
+
+    /// Makes the schema on both sides and fills the source's tables.
+    pub(super) async fn furnish(&self, scale: u32) -> Result<Stock> {
+        for (side, cluster) in [(Side::Source, &self.source), (Side::Target, &self.target)] {
+            let fault = |e| Fault::sql(side, "making the demo's database", &e);
+            let sql = format!("CREATE DATABASE {}", EXAMPLE.name());
+            connect(side, &cluster.url("postgres")).await?.batch_execute(&sql).await.map_err(fault)?;
+            let client = connect(side, &cluster.url(EXAMPLE.name())).await?;
+            client.batch_execute(EXAMPLE.schema()).await.map_err(fault)?;
+        }
+        let source = connect(Side::Source, &self.source_url()).await?;
+        EXAMPLE.load(&source, scale).await?;
+        let fault = |e| Fault::sql(Side::Source, "counting the demo's rows", &e);
+        source.batch_execute("ANALYZE").await.map_err(fault)?;
+        let row = source.query_one(STOCK, &[]).await.map_err(fault)?;
+        let number = |column| row.get::<_, i64>(column).unsigned_abs();
+        Ok(Stock { tables: number(0), rows: number(1), bytes: number(2) })
+    }
+
+    /// The position up to which the source has written.
+    pub(super) async fn written(&self) -> Result<Lsn> {
+        let source = connect(Side::Source, &self.source_url()).await?;
+        let row = source.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await;
+        Ok(row.map_err(|e| Fault::sql(Side::Source, "asking for the position", &e))?.get(0))
+    }
+}
+
+async fn connect(side: Side, url: &str) -> Result<Client> {
+    let connected = tokio_postgres::connect(url, NoTls).await;
+    let (client, connection) = connected.map_err(|e| Fault::sql(side, "connecting", &e))?;
+    // What goes wrong with the connection also fails the query in progress.
+    tokio::spawn(connection);
+    Ok(client)
+}
