@@ -3,11 +3,15 @@
 # How often `make torture` kills, cuts and restarts.
 ROUNDS = 300
 
-APT_PACKAGES = postgresql postgresql-contrib pgbouncer
-
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+.PHONY: demo
+demo: PACKAGES = postgresql
+demo: servers ## a migration between two throw-away servers, from the copy to the proof: a minute, and the build
+	@echo "building cdc first; that takes a few minutes the first time"
+	@cargo run --release --locked -- demo
 
 .PHONY: test
 test: servers ## install what the tests need, then format, lints, docs, tests, dependencies
@@ -31,8 +35,10 @@ bench: servers ## measure the copy beside pg_dump | psql and native replication
 torture: servers ## kill, cut and restart at random, ROUNDS times (300)
 	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture -- --ignored --nocapture
 
-# The PostgreSQL server and pgbouncer, installed with apt if they are missing. (Debian starts a server
-# of its own then, on port 5432. The tests start theirs on other ports and never touch it.)
+# The PostgreSQL server and, for the tests, pgbouncer, installed with apt if they are missing. (Debian
+# starts a server of its own then, on port 5432. Ours are started on other ports and never touch it.)
+PACKAGES = postgresql postgresql-contrib pgbouncer
+
 .PHONY: servers
 servers:
 	@export PATH="$$PATH:/usr/sbin"; \
@@ -42,15 +48,17 @@ servers:
 	  done; \
 	  return 1; \
 	}; \
-	if has_postgres && command -v pgbouncer >/dev/null; then exit 0; fi; \
+	has_pgbouncer() { \
+	  case "$(PACKAGES)" in *pgbouncer*) command -v pgbouncer >/dev/null;; esac; \
+	}; \
+	if has_postgres && has_pgbouncer; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as_root=env; else as_root=sudo; fi; \
 	if ! { command -v apt-get && command -v "$$as_root"; } >/dev/null; then \
-	  echo "The tests need a PostgreSQL server with contrib, and pgbouncer." >&2; \
-	  echo "On Debian and Ubuntu, as root: apt-get install $(APT_PACKAGES)" >&2; \
+	  echo "Something is missing here. On Debian and Ubuntu, as root: apt-get install $(PACKAGES)" >&2; \
 	  echo "A PostgreSQL that is somewhere else is found through CDC_PG_BIN, its bin directory." >&2; \
 	  exit 1; \
 	fi; \
-	echo "installing $(APT_PACKAGES)"; \
+	echo "installing $(PACKAGES)"; \
 	$$as_root apt-get update -qq && \
 	$$as_root env DEBIAN_FRONTEND=noninteractive \
-	  apt-get install -y -qq --no-install-recommends $(APT_PACKAGES) >/dev/null
+	  apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null
