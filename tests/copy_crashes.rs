@@ -42,7 +42,8 @@ impl Arena {
             assert!(Instant::now() < deadline, "nothing is copied any more\n{}", daemon.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
             let client = connect(&self.pair.target_url).await;
-            let sql = "SELECT coalesce(sum(copies), 0), count(*) FILTER (WHERE state <> 'done') FROM cdc.chunk";
+            let sql =
+                "SELECT coalesce(sum(copies), 0), count(*) FILTER (WHERE state <> 'done') FROM cdc.chunk";
             // There is no ledger yet.
             let Ok(row) = client.query_one(sql, &[]).await else { continue };
             let copies: i64 = row.get(0);
