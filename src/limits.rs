@@ -49,6 +49,9 @@ pub const SAMPLE_PAGES_PER_CHUNK_LEAST: u64 = 4;
 /// The most pages of a table that are sampled (390 MiB): some seconds of reading here and there.
 pub const SAMPLE_PAGES: u64 = 50_000;
 
+/// How many pages are sampled, with all of their rows, to learn how often the copy will read each.
+pub const SAMPLE_PAGES_READS: u64 = 500;
+
 /// The most rows of a sample that the source keeps and sorts.
 pub const SAMPLE_ROWS: u64 = 200_000;
 
@@ -103,6 +106,11 @@ pub const DDL_ATTEMPTS: usize = 10;
 /// About how many bytes of a table are one chunk of the copy: what a reader moves in a second or less.
 /// The stream pauses for no longer than a chunk takes.
 pub const CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How many times its own size the copy of a table reads from the source at about the most, if need be
+/// with larger chunks. Each chunk of a table whose rows lie in no order reads all of it; beyond about as
+/// many chunks as the source reads faster than the target writes, more don't even make a chunk shorter.
+pub const TABLE_READS: u64 = 16;
 
 /// The least bytes of a chunk, however low `copy.max_rate` is.
 pub const CHUNK_BYTES_LEAST: u64 = 64 * 1024;

@@ -251,6 +251,61 @@ async fn dead_rows_and_wrong_statistics_only_make_smaller_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn chunks_are_larger_where_small_ones_would_read_the_table_over_and_over() {
+    let pair = Pair::new("reads").await;
+    let (source, tables) = describe(
+        &pair,
+        "CREATE TABLE a_sequential (id bigint PRIMARY KEY, v text);
+         INSERT INTO a_sequential SELECT i, repeat('v', 40) FROM generate_series(1, 60000) i;
+         UPDATE a_sequential SET v = v || 'w' WHERE id % 20 = 0;
+         CREATE TABLE b_random (id uuid PRIMARY KEY, v text);
+         INSERT INTO b_random SELECT gen_random_uuid(), repeat('v', 40) FROM generate_series(1, 60000) i;
+         CREATE TABLE c_tenants_in_turns (tenant int, id int, v text, PRIMARY KEY (tenant, id));
+         INSERT INTO c_tenants_in_turns SELECT i % 211, i, repeat('v', 40) FROM generate_series(1, 60000) i;
+         CREATE TABLE d_tenants_in_their_places (tenant uuid, name text, v text, PRIMARY KEY (tenant, name));
+         INSERT INTO d_tenants_in_their_places SELECT md5((i / 100)::text)::uuid, i, repeat('v', 40)
+           FROM generate_series(1, 60000) i;
+         CREATE TABLE e_partly_random (id bigint PRIMARY KEY, v text);
+         INSERT INTO e_partly_random SELECT CASE WHEN i % 10 = 0 THEN random() * 6e12 ELSE i * 1e8 + i % 7 END,
+           repeat('v', 40) FROM generate_series(1, 60000) i;
+         CREATE TABLE f_wide_rows (id uuid PRIMARY KEY, v text);
+         INSERT INTO f_wide_rows SELECT gen_random_uuid(), repeat('v', 1000) FROM generate_series(1, 6000) i;
+         CREATE TABLE g_in_toast (id uuid PRIMARY KEY, v text);
+         ALTER TABLE g_in_toast ALTER v SET STORAGE EXTERNAL;
+         INSERT INTO g_in_toast SELECT gen_random_uuid(), repeat('v', 9000) FROM generate_series(1, 1000) i;
+         CREATE TABLE h_parent (id uuid PRIMARY KEY, v text) PARTITION BY HASH (id);
+         CREATE TABLE h1 PARTITION OF h_parent FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE h2 PARTITION OF h_parent FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+         INSERT INTO h_parent SELECT gen_random_uuid(), repeat('v', 40) FROM generate_series(1, 60000) i;
+         CREATE TABLE i_dead (id uuid PRIMARY KEY, v text) WITH (autovacuum_enabled = off);
+         INSERT INTO i_dead SELECT gen_random_uuid(), repeat('v', 40) FROM generate_series(1, 60000) i;
+         DELETE FROM i_dead",
+    )
+    .await;
+    let mut chunks_and_reads = Vec::new();
+    for table in &tables {
+        let ranges = plan(&source, table, CHUNK_BYTES / 8, false).await.unwrap();
+        let mut pages = 0;
+        for range in &ranges {
+            let touched = "SELECT count(DISTINCT (tableoid, (ctid::text::point)[0]))";
+            pages += number(&source, &format!("{touched}{}", rows_of(table, range))).await;
+        }
+        let reads = pages * 8192 / i64::try_from(table.bytes).unwrap();
+        chunks_and_reads.push((table.name.name.as_str(), ranges.len(), reads));
+    }
+    let few_chunks = ["b_random", "c_tenants_in_turns", "h_parent"];
+    for (table, chunks, reads) in &chunks_and_reads {
+        let expected = match *table {
+            "i_dead" => 1..=1,
+            table if few_chunks.contains(&table) => 8..=20,
+            _ => 60..=180,
+        };
+        assert!(expected.contains(chunks) && *reads <= 16, "{table}: {chunks_and_reads:#?}");
+    }
+    assert_eq!(chunks_and_reads.len(), 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_most_of_the_table_is_a_chunk_of_its_own() {
     let pair = Pair::new("heavy").await;
     let (source, tables) = describe(
@@ -366,6 +421,27 @@ async fn a_chunk_is_read_by_the_index_of_its_key() {
             assert_eq!(condition.matches(['<', '>']).count(), bounds, "{lines:#?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_chunk_is_read_by_a_scan_of_the_whole_table() {
+    let pair = Pair::new("no_seqscan").await;
+    pair.both("CREATE TABLE t (tenant uuid, id int, v text, PRIMARY KEY (tenant, id))").await;
+    pair.write(
+        "INSERT INTO t SELECT md5((i / 100)::text)::uuid, i, repeat('v', 1000) FROM generate_series(1, 60000) i;
+         ANALYZE t",
+    )
+    .await;
+    let scans = |kind| format!("SELECT {kind} FROM pg_stat_user_tables WHERE relname = 't'");
+    let before = number(&pair.source, &scans("seq_scan")).await;
+    let daemon = pair.streaming().await;
+    // A session has told of its scans when it is gone.
+    assert!(daemon.terminate().await.success());
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'cdc%'
+                       AND datname = current_database()";
+    while number(&pair.source, sessions).await > 0 {}
+    assert!(number(&pair.source, &scans("idx_scan")).await >= 4);
+    assert_eq!(number(&pair.source, &scans("seq_scan")).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
