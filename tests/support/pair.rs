@@ -280,9 +280,22 @@ impl Pair {
         let row =
             connect(&self.source_url).await.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
         let wanted: String = row.expect("the source answers").get(0);
-        let sql =
-            "SELECT coalesce((SELECT lsn >= $1::text::pg_lsn FROM cdc.checkpoint WHERE name = $2), false)";
-        self.target_is(&format!("caught up with {wanted}"), sql, &[&wanted, &self.name]).await;
+        let target = connect(&self.target_url).await;
+        let sql = "SELECT lsn::text, lsn >= $1::text::pg_lsn FROM cdc.checkpoint WHERE name = $2";
+        // A slow machine may take its time, as long as it gets on.
+        let (mut checkpoint, mut deadline) = (None, Instant::now() + PATIENCE);
+        loop {
+            let row = target.query_opt(sql, &[&wanted, &self.name]).await.expect("the target answers");
+            if row.as_ref().is_some_and(|row| row.get(1)) {
+                break;
+            }
+            let now: Option<String> = row.map(|row| row.get(0));
+            if now != checkpoint {
+                (checkpoint, deadline) = (now, Instant::now() + PATIENCE);
+            }
+            assert!(Instant::now() < deadline, "it never caught up with {wanted}\n{:#}", self.status());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.copied().await;
     }
 
