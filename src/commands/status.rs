@@ -1,7 +1,6 @@
 //! `cdc status`.
-#![allow(clippy::print_stdout, reason = "the report is what the command is for")]
 
-use super::Exit;
+use super::{Exit, print};
 use crate::cli::Status as Arguments;
 use crate::config::Config;
 use crate::fault::{Fault, Result};
@@ -13,9 +12,9 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> Result<Exit> 
     let status = status(config, &limits, if arguments.incidents { 100 } else { 1 }).await?;
     if arguments.json {
         let text = serde_json::to_string_pretty(&status).map_err(|e| Fault::bug(e.to_string()))?;
-        println!("{text}");
+        print(&format!("{text}\n"))?;
     } else {
-        print!("{status}");
+        print(&status.to_string())?;
     }
     Ok(match status.verdict {
         Verdict::Stopped | Verdict::Blocked | Verdict::Lost => Exit::Person,
