@@ -1,7 +1,8 @@
 # `make` lists what can be made.
 
-# How often `make torture` kills, cuts and restarts.
+# How often `make torture` kills, cuts and restarts, and how many seeds of the simulator it runs.
 ROUNDS = 300
+SEEDS = 1000000
 
 .PHONY: help
 help: ## list the targets
@@ -32,7 +33,8 @@ bench: servers ## measure the copy beside pg_dump | psql and native replication
 	cargo bench --locked --bench copy
 
 .PHONY: torture
-torture: servers ## kill, cut and restart at random, ROUNDS times (300)
+torture: servers ## a million simulated runs (SEEDS), then kill, cut and restart at random, ROUNDS times (300)
+	CDC_SIMULATOR_SEEDS=$(SEEDS) cargo test --release --locked --lib simulator::seeds::every -- --nocapture
 	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture -- --ignored --nocapture
 
 # The PostgreSQL server and, for the tests, pgbouncer, installed with apt if they are missing. (Debian

@@ -165,6 +165,8 @@ pub struct Batcher {
     /// Changes and bytes that wait, the open transaction's included.
     changes: usize,
     bytes: usize,
+    /// The most changes that it takes in.
+    room: usize,
 }
 
 /// A transaction whose commit has not been received yet.
@@ -224,7 +226,14 @@ impl Batcher {
             last_commit: Lsn::ZERO,
             changes: 0,
             bytes: 0,
+            room: limits::BATCH_CHANGES,
         }
+    }
+
+    /// Starts at a checkpoint, and is full with this many changes.
+    #[cfg(test)]
+    pub(crate) fn with_room(start: Lsn, room: usize) -> Self {
+        Self { room, ..Self::new(start) }
     }
 
     /// A transaction begins.
@@ -317,7 +326,7 @@ impl Batcher {
     /// False when a limit is reached and nothing more should be read before a batch is taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.changes < limits::BATCH_CHANGES && self.bytes < limits::BATCH_BYTES
+        self.changes < self.room && self.bytes < limits::BATCH_BYTES
     }
 
     /// True when nothing waits to be applied and no transaction is being received.

@@ -24,7 +24,23 @@
 //! Everything here happens in the engine's loop, so accepting a snapshot and changing the chunk's
 //! state are one step between two changes.
 
+/// True: the rule holds. The simulator leaves rules out, one at a time, to show that each is needed.
+#[cfg(not(test))]
+macro_rules! keeps {
+    ($rule:ident) => {
+        true
+    };
+}
+#[cfg(test)]
+macro_rules! keeps {
+    ($rule:ident) => {
+        $crate::route::simulator::keeps($crate::route::simulator::Rule::$rule)
+    };
+}
+
 mod key;
+#[cfg(test)]
+mod simulator;
 mod table;
 
 use std::collections::hash_map::Entry;
@@ -150,10 +166,13 @@ impl Router {
 
     /// A transaction begins in the stream.
     pub fn begin(&mut self, xid: u32, commit_lsn: Lsn) {
-        self.xid = Xid::widen(xid, self.seen.xmax());
+        let before = self.xid;
+        let xid_alone = Xid::new(u64::from(xid));
+        self.xid = if keeps!(Widened) { Xid::widen(xid, self.seen.xmax()) } else { xid_alone };
         self.commit_lsn = commit_lsn;
-        if !self.seen.sees(self.xid) {
-            self.unseen.insert(self.xid);
+        let counted = if keeps!(CountedFromBegin) { self.xid } else { before };
+        if !self.seen.sees(counted) {
+            self.unseen.insert(counted);
         }
     }
 
@@ -176,10 +195,11 @@ impl Router {
                 return Offer::Refused(snapshot.xmin());
             }
         }
-        if let Some(xid) = self.unseen.iter().find(|xid| !snapshot.sees(**xid)) {
+        let not_seen = self.unseen.iter().find(|xid| !snapshot.sees(**xid));
+        if let Some(xid) = not_seen.filter(|_| keeps!(RoutedAreSeen)) {
             return Offer::Refused(*xid);
         }
-        if let Some(xid) = snapshot.lacks(&self.seen) {
+        if let Some(xid) = snapshot.lacks(&self.seen).filter(|_| keeps!(NotOlderThanSeen)) {
             return Offer::Refused(xid);
         }
         for chunk in chunks {
@@ -336,7 +356,9 @@ impl Router {
             (Verdict::Apply, Verdict::Drop) => {
                 Routed::Apply(Change::Delete { relation: Arc::clone(relation), old: old.clone() })
             }
-            (Verdict::Drop, Verdict::Apply) if new.values().all(|value| value != Value::Unchanged) => {
+            (Verdict::Drop, Verdict::Apply)
+                if !keeps!(SentBack) || new.values().all(|value| value != Value::Unchanged) =>
+            {
                 Routed::Apply(Change::Insert { relation: Arc::clone(relation), new: new.clone() })
             }
             // A value that was not sent, of a row that the target has never had.
@@ -379,7 +401,7 @@ impl Router {
                 let waits_for = ChunkId { relation: relation.oid, ordinal: *ordinal };
                 return Routed::Wait(change, waits_for);
             }
-            if verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Apply) {
+            if !keeps!(TruncatedByChunk) || verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Apply) {
                 whole.push(Arc::clone(relation));
                 continue;
             }

@@ -115,10 +115,15 @@ impl CopyTable {
 
     pub(super) fn verdict(&self, ordinal: u32, xid: Xid) -> Verdict {
         match &self.chunk(ordinal).state {
-            State::Pending { .. } => Verdict::Drop,
-            State::Copying(snapshot) | State::Done(snapshot, _) if snapshot.sees(xid) => Verdict::Drop,
-            State::Copying(_) => Verdict::Wait,
-            State::Done(..) | State::Over => Verdict::Apply,
+            State::Pending { .. } if keeps!(DroppedWhilePending) => Verdict::Drop,
+            State::Copying(snapshot) | State::Done(snapshot, _)
+                if keeps!(DroppedIfCopied) && snapshot.sees(xid) =>
+            {
+                Verdict::Drop
+            }
+            State::Copying(_) if keeps!(WaitsWhileCopied) => Verdict::Wait,
+            State::Copying(_) => Verdict::Drop,
+            State::Pending { .. } | State::Done(..) | State::Over => Verdict::Apply,
         }
     }
 
@@ -158,7 +163,7 @@ impl CopyTable {
     /// either. A row that moves between them afterwards is in the copy of both or of none.
     pub(super) fn send_back(&mut self, ordinal: u32, from: u32, commit_lsn: Lsn) -> Result<Vec<u32>, u32> {
         let is_first = !std::mem::replace(&mut self.chunks[ordinal as usize].was_sent_back, true);
-        if !is_first {
+        if !is_first && keeps!(Together) {
             self.chunks[ordinal as usize].partners.insert(from);
             self.chunks[from as usize].partners.insert(ordinal);
         }
@@ -169,8 +174,9 @@ impl CopyTable {
         }
         let is_pending = |ordinal: &u32| matches!(self.chunk(*ordinal).state, State::Pending { .. });
         let again = together.iter().copied().filter(|ordinal| !is_pending(ordinal)).collect();
+        let after = keeps!(WaitsAfterSendBack).then_some(commit_lsn);
         for ordinal in together {
-            self.set(ordinal, State::Pending { after: Some(commit_lsn) });
+            self.set(ordinal, State::Pending { after });
         }
         Ok(again)
     }
