@@ -86,6 +86,19 @@ pub(super) fn key_type(oid: u32) -> Option<KeyType> {
     }
 }
 
+/// The names of the relations that these publications carry in the stream, with their oids.
+///
+/// # Errors
+/// If the source can't be asked.
+pub async fn published_names(source: &Client, publications: &[String]) -> Result<Vec<(u32, TableName)>> {
+    let rows = source
+        .query(include_str!("../../sql/catalog/published_names.sql"), &[&publications])
+        .await
+        .map_err(|e| Fault::sql(Side::Source, "looking for new tables", &e))?;
+    let name = |row: &Row| TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
+    Ok(rows.iter().map(|row| (row.get(0), name(row))).collect())
+}
+
 /// Lists the relations that these publications carry in the stream, sorted by name.
 ///
 /// # Errors

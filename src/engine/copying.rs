@@ -140,12 +140,7 @@ impl Copying {
             tracing::debug!(ms = whole_ms(pause), "the stream has waited for a chunk");
             self.longest_pause = self.longest_pause.max(pause);
         }
-        for newcomer in self.router.take_newcomers() {
-            tracing::info!(table = %newcomer.name, "a table has come into the stream; its rows will be copied");
-            self.plan(newcomer.relation)?;
-            self.end = End::NotYet;
-            self.is_told = false;
-        }
+        self.take_newcomers()?;
         for chunk in self.router.take_sent_back() {
             tracing::debug!(
                 relation = chunk.relation,
@@ -155,6 +150,24 @@ impl Copying {
             self.jobs.enqueue(chunk);
         }
         Ok(routed)
+    }
+
+    /// These are the tables that are published now.
+    pub(super) fn meet(&mut self, published: &[(u32, TableName)]) -> Result<()> {
+        for (relation, name) in published {
+            self.router.meet(*relation, name);
+        }
+        self.take_newcomers()
+    }
+
+    fn take_newcomers(&mut self) -> Result<()> {
+        for newcomer in self.router.take_newcomers() {
+            tracing::info!(table = %newcomer.name, "a table has come into the stream; its rows will be copied");
+            self.plan(newcomer.relation)?;
+            self.end = End::NotYet;
+            self.is_told = false;
+        }
+        Ok(())
     }
 
     /// Before a batch is committed that lacks a newcomer's changes, everybody can see that the target
@@ -237,10 +250,15 @@ impl Copying {
                 Offer::Withdrawn => Answer::Withdrawn,
             }
         };
-        if answer == Answer::Accepted || offered.in_the_way.is_some() {
+        // What was in the way of the snapshot before may be none for this one.
+        let in_the_way = match answer {
+            Answer::Accepted | Answer::Withdrawn => Some(None),
+            Answer::Refused(_) | Answer::Later => offered.in_the_way.map(Some),
+        };
+        if let Some(now) = in_the_way {
             self.in_the_way.send_if_modified(|what| {
-                let is_new = *what != offered.in_the_way;
-                *what = offered.in_the_way;
+                let is_new = *what != now;
+                *what = now;
                 is_new
             });
         }

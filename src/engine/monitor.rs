@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use tokio::sync::watch::{self, Sender};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::catalog::TableName;
+use crate::catalog::{TableName, published_names};
 use crate::chunk::Snapshot;
 use crate::connect::Session;
 use crate::copy::snapshot;
@@ -73,6 +73,8 @@ pub(super) struct Watched {
     pub(super) slot: String,
     pub(super) publications: Vec<String>,
     pub(super) insert_only: Vec<TableName>,
+    /// The tables that are published, when these are others than before.
+    pub(super) published: watch::Sender<Vec<(u32, TableName)>>,
     /// What keeps the copy from getting a snapshot.
     pub(super) in_the_way: watch::Receiver<Option<String>>,
 }
@@ -171,6 +173,14 @@ impl Watched {
             let name: &str = row.get(0);
             return Err(Publication::gone(name));
         }
+        // One that has rows already, or is given some in a way that is not logged, may never be heard of in
+        // the stream.
+        let published = published_names(&self.source, &self.publications).await?;
+        self.published.send_if_modified(|before| {
+            let is_new = *before != published;
+            *before = published;
+            is_new
+        });
         self.count_missed().await
     }
 

@@ -15,6 +15,7 @@ use super::monitor::{self, Tick, Watched};
 use super::prepare::Prepared;
 use super::task::Task;
 use crate::apply::{self, Applied, Applier, Batch, Batcher, Change, Failure, Position};
+use crate::catalog::TableName;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::Ledger;
@@ -51,6 +52,7 @@ pub struct Engine {
     waiting: Option<Change>,
     clock: monitor::Clock,
     ticks: watch::Receiver<Option<Tick>>,
+    published: watch::Receiver<Vec<(u32, TableName)>>,
     rounds: mpsc::Sender<Round>,
     answers: mpsc::Receiver<Result<Applied, Failure>>,
     /// Since when a batch has been with the applier.
@@ -94,6 +96,7 @@ impl Engine {
         let (ticks_out, ticks) = watch::channel(None);
         let (busy, busy_in) = watch::channel(None);
         let (in_the_way, in_the_way_in) = watch::channel(None);
+        let (published_out, published) = watch::channel(Vec::new());
         let applier = Task::spawn(apply_rounds(prepared.applier, rounds_in, answers_out));
         let pid = prepared.applier_pid;
         let watchdog = Task::spawn(async move { apply::watch(&guard, pid, busy_in).await });
@@ -103,6 +106,7 @@ impl Engine {
             slot: slot.to_owned(),
             publications: prepared.publications,
             insert_only: prepared.insert_only,
+            published: published_out,
             in_the_way: in_the_way_in,
         };
         let monitor = Task::spawn(monitor::watch(watched, ticks_out));
@@ -117,6 +121,7 @@ impl Engine {
             waiting: None,
             clock: monitor::Clock::default(),
             ticks,
+            published,
             rounds,
             answers,
             busy,
@@ -229,6 +234,9 @@ impl Engine {
         {
             self.copying.note(&tick);
             self.clock.note(tick);
+        }
+        if self.published.has_changed().unwrap_or(false) {
+            self.copying.meet(&self.published.borrow_and_update())?;
         }
         self.copying.work(self.batcher.position()).await?;
         self.log_progress();

@@ -148,7 +148,15 @@ impl Router {
         self.tables.remove(&relation);
     }
 
-    /// Relations that came through the stream and aren't known, once each.
+    /// The relation is published. Nothing may ever come of it through the stream, but its rows are wanted.
+    pub fn meet(&mut self, relation: u32, name: &TableName) {
+        if let Entry::Vacant(unknown) = self.tables.entry(relation) {
+            self.newcomers.push(Newcomer { relation, name: name.clone() });
+            unknown.insert(Known::Unplanned);
+        }
+    }
+
+    /// Relations that were met and aren't known, once each.
     pub fn take_newcomers(&mut self) -> Vec<Newcomer> {
         std::mem::take(&mut self.newcomers)
     }
@@ -420,10 +428,8 @@ impl Router {
 
     /// Notes a relation whose chunks aren't known, once.
     fn note(&mut self, relation: &Relation) {
-        if let Entry::Vacant(unknown) = self.tables.entry(relation.oid) {
-            let name = TableName::new(&relation.schema, &relation.name);
-            self.newcomers.push(Newcomer { relation: relation.oid, name });
-            unknown.insert(Known::Unplanned);
+        if !self.tables.contains_key(&relation.oid) {
+            self.meet(relation.oid, &TableName::new(&relation.schema, &relation.name));
         }
     }
 }

@@ -1,0 +1,18 @@
+-- The relations that these publications ($1) carry in the stream, and nothing else of them: a question
+-- that is asked all the time.
+with entry as (
+  select distinct c.oid, c.relispartition, t.schemaname, t.tablename
+    from pg_catalog.pg_publication_tables t
+    join pg_catalog.pg_namespace n on n.nspname = t.schemaname
+    join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+   where t.pubname = any ($1::text[])
+)
+select e.oid, e.schemaname::text, e.tablename::text
+  from entry e
+ -- Where one publication has the root and another its leaves, the stream has the root.
+ where not exists (select
+                     from pg_catalog.pg_partition_ancestors(e.oid) as a
+                     join entry as listed on listed.oid = a.relid
+                    where e.relispartition
+                      and a.relid <> e.oid)
+ order by e.oid;
