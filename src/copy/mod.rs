@@ -14,6 +14,7 @@ mod planner;
 mod reader;
 pub mod statements;
 mod table;
+mod who;
 
 pub use pipe::Throttle;
 pub use plan::plan;
@@ -22,3 +23,4 @@ pub use planner::{
 };
 pub use reader::{Answer, Copied, Job, Offered, Reader, Readers};
 pub use table::TableCopy;
+pub use who::who;

@@ -10,6 +10,7 @@ use super::pipe::{Broken, Piped, Throttle, pipe};
 use super::planner::snapshot;
 use super::statements;
 use super::table::TableCopy;
+use super::who::who;
 use crate::chunk::{ChunkId, KeyRange, Snapshot, Xid};
 use crate::connect::{ConnInfo, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
@@ -177,7 +178,7 @@ impl Reader {
             match answer {
                 Answer::Accepted | Answer::Later => {}
                 Answer::Refused(xid) if began.elapsed() >= limits::SNAPSHOT_PATIENCE => {
-                    in_the_way = Some(self.who(xid).await?);
+                    in_the_way = Some(who(&self.source, xid).await?);
                 }
                 Answer::Refused(_) => {}
                 Answer::Withdrawn => return Ok(None),
@@ -213,28 +214,6 @@ impl Reader {
             Some(_) => Err(Fault::retry("the table has got a column").on(Side::Source)),
             None => Err(Fault::retry("another table has taken the table's name").on(Side::Source)),
         }
-    }
-
-    /// Whose transaction it is that has not ended.
-    async fn who(&self, xid: Xid) -> Result<String> {
-        let row = self
-            .source
-            .query_opt(
-                "SELECT pg_catalog.format('transaction %s of pid %s (%s, %s, %s since %s)', $1::text, pid, usename,
-                                          application_name, state, xact_start::timestamptz(0))
-                   FROM pg_catalog.pg_stat_activity
-                  WHERE backend_xid = ($1::text::xid8)::xid
-                  UNION ALL
-                 SELECT pg_catalog.format('the prepared transaction %L (%s) of %s since %s: COMMIT PREPARED or ROLLBACK \
-                                           PREPARED it', gid, $1::text, owner, prepared::timestamptz(0))
-                   FROM pg_catalog.pg_prepared_xacts
-                  WHERE transaction = ($1::text::xid8)::xid
-                  LIMIT 1",
-                &[&xid.to_string()],
-            )
-            .await
-            .map_err(|e| reading(&e))?;
-        Ok(row.map_or_else(|| format!("transaction {xid}"), |row| row.get(0)))
     }
 
     /// Begins to write, where nothing of the chunks may be left: they were sent back, or rows have moved

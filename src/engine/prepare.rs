@@ -5,6 +5,7 @@
 //! something is made on the source, so a start that is interrupted anywhere is resumed by the next.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use crate::apply::Applier;
 use crate::catalog::{TableName, empty, published, rows_exist};
 use crate::config::{Config, ExistingRows};
 use crate::connect::Session;
-use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence};
+use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{Checkpoint, Ledger, Origin, Phase};
+use crate::ledger::{Checkpoint, DaemonState, Ledger, Origin, Phase};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -362,13 +363,37 @@ async fn begin(
                 "making the replication slot; it waits for running transactions"
             );
             let before = clock(source).await?;
-            (Slot::create(source, &origin.slot).await?, Some(before))
+            let start = tokio::select! {
+                start = Slot::create(source, &origin.slot) => start?,
+                never = say_whom_the_slot_waits_for(config, ledger) => match never {},
+            };
+            (start, Some(before))
         }
     };
     let publications = wanted.names();
     ledger.begin_stream(start, caught_up_to, &publications).await?;
     tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
     Ok((publications, start))
+}
+
+/// Says in the status whose transaction the slot waits for, as long as it does.
+async fn say_whom_the_slot_waits_for(config: &Config, ledger: &Ledger) -> Infallible {
+    loop {
+        tokio::time::sleep(limits::SNAPSHOT_PATIENCE).await;
+        let say = async {
+            let source = Session::open(&config.source, Side::Source, &application(config, "monitor")).await?;
+            let oldest = current_snapshot(&source).await?.xmin();
+            let detail = format!(
+                "the replication slot waits for the end of {} on the source",
+                who(&source, oldest).await?
+            );
+            ledger.set_state(DaemonState::Starting, Some(&detail)).await
+        };
+        if let Err(fault) = say.await {
+            // Not being able to tell is no reason not to wait.
+            tracing::debug!("{fault}");
+        }
+    }
 }
 
 async fn clock(source: &Session) -> Result<PgTimestamp> {
