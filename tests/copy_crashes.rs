@@ -19,13 +19,13 @@ struct Arena {
 
 impl Arena {
     async fn start(name: &str) -> Self {
-        let target = Cluster::start("target").await.unwrap();
+        let target = Cluster::start("target").await.expect("a server starts");
         // What the application commits can be seen long before a crash doesn't take it back any more.
         let source = Cluster::builder("source")
             .setting("synchronous_commit", "off")
             .setting("wal_writer_delay", "2s")
             .setting("wal_writer_flush_after", "0");
-        let source = source.start().await.unwrap();
+        let source = source.start().await.expect("a server starts");
         let mut pair = Pair::on(&source, &target, name).await;
         pair.config = "[copy]\nreaders = 2\nmax_rate = \"4MB\"\n".to_owned();
         pair.both(churn::TABLE).await;
