@@ -4,8 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use console::style;
-use indicatif::{HumanCount, HumanFloatCount};
+use console::{Term, style};
+use indicatif::{HumanCount, HumanFloatCount, ProgressDrawTarget};
 
 use super::live::Live;
 use crate::ledger::Phase;
@@ -28,8 +28,9 @@ impl Screen {
     #[must_use]
     pub fn stdout() -> Self {
         let is_terminal = std::io::stdout().is_terminal() && !console::is_dumb();
+        let live = || Live::new(ProgressDrawTarget::stdout(), Term::stdout().size().1);
         let now = Instant::now();
-        Self { began: now, live: is_terminal.then(Live::new), said: now }
+        Self { began: now, live: is_terminal.then(live), said: now }
     }
 
     /// The first line.
@@ -141,7 +142,7 @@ pub(super) fn how_it_goes(status: &Status) -> String {
         _ => parts.push("starting".to_owned()),
     }
     parts.extend(status.lag.and_then(|lag| lag.seconds).map(|lag| format!("lag {lag:.1} s")));
-    parts.extend(status.slot.as_ref().map(|slot| format!("{} of WAL held", size(slot.retained_bytes))));
+    parts.extend(status.slot.as_ref().map(|slot| format!("WAL held {}", size(slot.retained_bytes))));
     parts.join(" · ")
 }
 
