@@ -47,13 +47,13 @@ async fn xid(client: &Client) -> i64 {
 /// True if a snapshot that is taken now has what this transaction has written.
 async fn is_in_a_snapshot(client: &Client, xid: i64) -> bool {
     let sql = "SELECT pg_visible_in_snapshot($1::text::xid8, pg_current_snapshot())";
-    client.query_one(sql, &[&xid.to_string()]).await.unwrap().get(0)
+    client.query_one(sql, &[&xid.to_string()]).await.expect("it answers").get(0)
 }
 
 /// A second slot, to see what is in the stream from here on.
 async fn begin_to_peek(pair: &Pair) {
     let sql = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
-    pair.source.execute(sql, &[&format!("peek_{}", pair.name)]).await.unwrap();
+    pair.source.execute(sql, &[&format!("peek_{}", pair.name)]).await.expect("it answers");
 }
 
 /// How many changes of this transaction are in the stream; `None` if it isn't there at all.
