@@ -69,7 +69,7 @@ async fn changes_in_the_stream(pair: &Pair, xid: i64) -> Option<i64> {
             &[&format!("peek_{}", pair.name), &format!("cdc_{}", pair.name), &xid.to_string()],
         )
         .await
-        .unwrap();
+        .expect("it answers");
     row.get::<_, Option<bool>>(0).map(|_| row.get(1))
 }
 
