@@ -59,7 +59,7 @@ impl Arena {
         self.pair.copied().await;
         // The connections of the test were cut.
         let row = connect(&self.pair.source_url).await.query_one("SELECT count(*) FROM big", &[]).await;
-        assert!(row.unwrap().get::<_, i64>(0) > ROWS / 2);
+        assert!(row.expect("it answers").get::<_, i64>(0) > ROWS / 2);
         self.pair.ends_equal(daemon).await;
     }
 }
