@@ -8,28 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use support::pair::{Pair, connect, constraints, number};
-use tokio::task::JoinHandle;
-
-/// Runs this statement again and again, `$` being a number that grows, until it is told to stop.
-fn again_and_again(
-    pair: &Pair,
-    pause: Duration,
-    sql: &'static str,
-    stop: &Arc<AtomicBool>,
-) -> JoinHandle<u64> {
-    let (url, stop) = (pair.source_url.clone(), Arc::clone(stop));
-    tokio::spawn(async move {
-        let client = connect(&url).await;
-        let mut times = 0;
-        while !stop.load(Relaxed) {
-            client.batch_execute(&sql.replace('$', &times.to_string())).await.expect("the source takes it");
-            times += 1;
-            tokio::time::sleep(pause).await;
-        }
-        times
-    })
-}
+use support::churn::again_and_again;
+use support::pair::{Pair, constraints, number};
 
 /// Copies under these writers, and lets them go on for a while.
 async fn copied_while(pair: &Pair, pause: Duration, writers: &[&'static str]) {

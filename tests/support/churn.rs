@@ -1,12 +1,14 @@
-//! A table with everything in it, and writers that change it all the time.
+//! Writers that never rest, and a table with everything in it for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::NoTls;
+
+use super::pair::{Pair, connect};
 
 /// How many connections write. Each has keys of its own, so that they never wait for each other.
 const WRITERS: i64 = 4;
@@ -123,4 +125,24 @@ fn transaction(rng: &mut Rng, rows: i64, writer: i64) -> String {
         _ => format!("SAVEPOINT s; DELETE FROM big WHERE id IN ({}); ROLLBACK TO s", near(e)),
     };
     format!("BEGIN; {first} {second}; COMMIT")
+}
+
+/// Runs this statement again and again, `$` being a number that grows, until it is told to stop.
+pub fn again_and_again(
+    pair: &Pair,
+    pause: Duration,
+    sql: &'static str,
+    stop: &Arc<AtomicBool>,
+) -> JoinHandle<u64> {
+    let (url, stop) = (pair.source_url.clone(), Arc::clone(stop));
+    tokio::spawn(async move {
+        let client = connect(&url).await;
+        let mut times = 0;
+        while !stop.load(Relaxed) {
+            client.batch_execute(&sql.replace('$', &times.to_string())).await.expect("the source takes it");
+            times += 1;
+            tokio::time::sleep(pause).await;
+        }
+        times
+    })
 }
