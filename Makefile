@@ -33,9 +33,9 @@ bench: servers ## measure the copy beside pg_dump | psql and native replication
 	cargo bench --locked --bench copy
 
 .PHONY: torture
-torture: servers ## a million simulated runs (SEEDS), then kill, cut and restart at random, ROUNDS times (300)
+torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROUNDS times (300); three million rows under load
 	CDC_SIMULATOR_SEEDS=$(SEEDS) cargo test --release --locked --lib simulator::seeds::every -- --nocapture
-	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture -- --ignored --nocapture
+	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy -- --ignored --nocapture
 
 # The PostgreSQL server and, for the tests, pgbouncer, installed with apt if they are missing. (Debian
 # starts a server of its own then, on port 5432. Ours are started on other ports and never touch it.)

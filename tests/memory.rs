@@ -4,7 +4,10 @@
 
 mod support;
 
-use support::pair::{Daemon, Pair};
+use std::time::Instant;
+
+use support::churn::{self, Churn};
+use support::pair::{Daemon, Pair, number};
 
 /// What the daemon may use at its peak, in KiB; one value's size comes on top.
 const MOST_KIB: u64 = 64 * 1024;
@@ -68,4 +71,52 @@ async fn a_backlog_is_read_no_faster_than_it_is_applied() {
                  INSERT INTO t SELECT n * 1000 + i, repeat('x', 500) FROM generate_series(1, 500) i; COMMIT;
                END LOOP; END $$";
     assert!(peak_after(&pair, sql).await < MOST_KIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_is_copied_within_the_bound_while_it_is_written() {
+    const ROWS: i64 = 200_000;
+    let pair = Pair::new("large_table").await;
+    pair.both(churn::TABLE).await;
+    pair.write(&churn::fill(ROWS)).await;
+    let churn = Churn::start(&pair.source_url, ROWS, 1000);
+    let daemon = pair.streaming().await;
+    churn.stop().await;
+    let peak = peak_kib(&daemon);
+    println!("peak memory of {}: {} MiB", pair.name, peak / 1024);
+    pair.ends_equal(daemon).await;
+    assert!(peak < MOST_KIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_tables_are_copied_within_the_bound() {
+    let pair = Pair::new("thousand").await;
+    let tables: Vec<String> =
+        (0..1000).map(|i| format!("CREATE TABLE t_{i} (id int PRIMARY KEY, v text)")).collect();
+    // Each transaction holds all its locks to the end.
+    for some in tables.chunks(100) {
+        pair.both(&some.join(";")).await;
+    }
+    for some in (0..1000_usize).collect::<Vec<_>>().chunks(100) {
+        let fill = |i: &usize| {
+            format!("INSERT INTO t_{i} SELECT i, 'row ' || i FROM generate_series(1, {}) i", i % 7)
+        };
+        pair.write(&some.iter().map(fill).collect::<Vec<_>>().join(";")).await;
+    }
+    let began = Instant::now();
+    let daemon = pair.daemon();
+    daemon.wait_for_log("streaming").await;
+    let began_to_stream = began.elapsed().as_secs_f64();
+    pair.write("UPDATE t_6 SET v = 'w'; DELETE FROM t_999 WHERE id = 1; INSERT INTO t_0 VALUES (1, 'new')")
+        .await;
+    pair.copied().await;
+    let peak = peak_kib(&daemon);
+    println!(
+        "1,000 tables in {:.1} s, of which {began_to_stream:.1} s before the stream; peak memory {} MiB",
+        began.elapsed().as_secs_f64(),
+        peak / 1024
+    );
+    assert!(peak < MOST_KIB);
+    assert_eq!(number(&pair.target, "SELECT count(*) FROM cdc.copy").await, 1000);
+    pair.ends_equal(daemon).await;
 }
