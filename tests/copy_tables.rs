@@ -17,7 +17,7 @@ async fn copied_while(pair: &Pair, writer: &'static str) {
     let daemon = pair.streaming().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     stop.store(true, Relaxed);
-    writer.await.unwrap();
+    writer.await.expect("the writer ends");
     assert_eq!(constraints(&pair.target).await, before);
     let open = "SELECT count(*) FROM cdc.incident WHERE resolved_at IS NULL";
     assert_eq!(number(&pair.target, open).await, 0, "{:#}", pair.status());
