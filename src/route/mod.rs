@@ -161,7 +161,8 @@ impl Router {
         std::mem::take(&mut self.newcomers)
     }
 
-    /// Chunks that have to be copied again, once each time.
+    /// Chunks that have to be copied again. One that waits to be copied already can be among them: an
+    /// offer of it alone is withdrawn.
     pub fn take_sent_back(&mut self) -> Vec<ChunkId> {
         std::mem::take(&mut self.sent_back)
     }
@@ -196,7 +197,9 @@ impl Router {
             let Some(Known::Copied(table)) = self.tables.get(&chunk.relation) else {
                 return Offer::Withdrawn;
             };
-            if !table.can_be_copied(chunk.ordinal) {
+            let is_offered = |ordinal| chunks.contains(&ChunkId { relation: chunk.relation, ordinal });
+            let are_complete = table.together_with(chunk.ordinal).into_iter().all(is_offered);
+            if !are_complete || !table.can_be_copied(chunk.ordinal) {
                 return Offer::Withdrawn;
             }
             if snapshot.xmin() < self.fence.max(table.fence) {
@@ -224,10 +227,13 @@ impl Router {
         }
     }
 
-    /// These chunks could not be copied. Nothing of them is committed.
+    /// These chunks could not be copied, whether their snapshot was accepted or not. Nothing of them is
+    /// committed.
     pub fn failed(&mut self, chunks: &[ChunkId]) {
         for chunk in chunks {
-            self.set(*chunk, State::Pending { after: None });
+            if let Some(Known::Copied(table)) = self.tables.get_mut(&chunk.relation) {
+                table.failed(chunk.ordinal);
+            }
         }
     }
 

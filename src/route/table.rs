@@ -154,6 +154,14 @@ impl CopyTable {
         together
     }
 
+    /// What was being copied is pending again. Before a snapshot is accepted, the stream can have sent
+    /// the chunk back meanwhile, and then it stays as it is.
+    pub(super) fn failed(&mut self, ordinal: u32) {
+        if matches!(self.chunk(ordinal).state, State::Copying(_)) {
+            self.set(ordinal, State::Pending { after: None });
+        }
+    }
+
     /// A row has come from a chunk whose copy has it no more, or will not have it. Which chunks are to
     /// be copied again, or the one that has to be done before that is possible.
     ///
@@ -161,7 +169,12 @@ impl CopyTable {
     /// other one, rows can move back, and that can go on for as long as rows move. So from the second
     /// time on both are copied again, under one snapshot, with all that this has happened to with
     /// either. A row that moves between them afterwards is in the copy of both or of none.
-    pub(super) fn send_back(&mut self, ordinal: u32, from: u32, commit_lsn: Lsn) -> Result<Vec<u32>, u32> {
+    pub(super) fn send_back(
+        &mut self,
+        ordinal: u32,
+        from: u32,
+        commit_lsn: Lsn,
+    ) -> Result<BTreeSet<u32>, u32> {
         let is_first = !std::mem::replace(&mut self.chunks[ordinal as usize].was_sent_back, true);
         if !is_first && keeps!(Together) {
             self.chunks[ordinal as usize].partners.insert(from);
@@ -172,13 +185,11 @@ impl CopyTable {
         if let Some(copying) = together.iter().find(is_copying) {
             return Err(*copying);
         }
-        let is_pending = |ordinal: &u32| matches!(self.chunk(*ordinal).state, State::Pending { .. });
-        let again = together.iter().copied().filter(|ordinal| !is_pending(ordinal)).collect();
         let after = keeps!(WaitsAfterSendBack).then_some(commit_lsn);
-        for ordinal in together {
-            self.set(ordinal, State::Pending { after });
+        for ordinal in &together {
+            self.set(*ordinal, State::Pending { after });
         }
-        Ok(again)
+        Ok(together)
     }
 
     pub(super) fn set(&mut self, ordinal: u32, state: State) {

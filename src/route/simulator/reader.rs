@@ -76,10 +76,13 @@ impl World {
         if engine.readers.len() >= self.profile.readers || engine.source_is_gone {
             return;
         }
-        let ready: Vec<ChunkId> =
-            engine.queue.iter().copied().filter(|chunk| engine.router.can_be_copied(*chunk)).collect();
-        let Some(chunk) = self.rng.choice(ready) else { return };
-        let chunks = if keeps(Rule::Together) { engine.router.together_with(chunk) } else { vec![chunk] };
+        let together = |chunk: ChunkId| {
+            if keeps(Rule::Together) { engine.router.together_with(chunk) } else { vec![chunk] }
+        };
+        let is_ready = |chunk: &ChunkId| engine.queue.contains(chunk) && engine.router.can_be_copied(*chunk);
+        let jobs = engine.queue.iter().map(|chunk| together(*chunk));
+        let ready: Vec<Vec<ChunkId>> = jobs.filter(|chunks| chunks.iter().all(is_ready)).collect();
+        let Some(chunks) = self.rng.choice(ready) else { return };
         engine.queue.retain(|queued| !chunks.contains(queued));
         self.next_token += 1;
         engine.readers.push(Reader {
@@ -136,6 +139,25 @@ impl World {
         }
     }
 
+    /// The reader ends its transaction and tries again with a newer snapshot.
+    fn refused(&mut self, which: usize) -> Outcome {
+        let Some(engine) = &mut self.engine else { return Ok(()) };
+        let reader = &mut engine.readers[which];
+        self.source.unlock(reader.token);
+        reader.taken = None;
+        reader.steps = steps();
+        Ok(())
+    }
+
+    /// The reader leaves the chunks alone: what has sent them back has queued them again.
+    fn withdrawn(&mut self, which: usize) -> Outcome {
+        if let Some(engine) = &mut self.engine {
+            let reader = engine.readers.swap_remove(which);
+            self.source.unlock(reader.token);
+        }
+        Ok(())
+    }
+
     /// What a reader does on the source.
     fn source_step(&mut self, which: usize, step: Step) -> Outcome {
         let Some(Engine { readers, router, .. }) = &mut self.engine else { return Ok(()) };
@@ -159,10 +181,13 @@ impl World {
                 let offer = router.offer(&reader.chunks, snapshot);
                 let line = format!("reader: {:?} under {snapshot}: {offer:?}", reader.chunks);
                 reader.is_accepted = offer == Offer::Accepted;
-                let is_accepted = reader.is_accepted;
                 self.trace(|| line);
-                if !is_accepted {
-                    return self.reader_fails(which);
+                match offer {
+                    Offer::Accepted => {}
+                    Offer::Refused(_) => return self.refused(which),
+                    Offer::Withdrawn => {
+                        return self.withdrawn(which);
+                    }
                 }
             }
             Step::Read => {
@@ -277,9 +302,7 @@ impl World {
         let Some(engine) = &mut self.engine else { return Ok(()) };
         let reader = engine.readers.swap_remove(which);
         self.source.unlock(reader.token);
-        if reader.is_accepted {
-            engine.router.failed(&reader.chunks);
-        }
+        engine.router.failed(&reader.chunks);
         engine.queue.extend(&reader.chunks);
         self.trace(|| format!("reader: {:?} not copied", reader.chunks));
         self.ask_again()
