@@ -86,7 +86,7 @@ pub struct Status {
 #[derive(Args, Debug)]
 pub struct Demo {
     /// How many beauty salons are in the database; each has 5,452 rows
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub scale: u32,
     /// How many rows the application changes each second
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
