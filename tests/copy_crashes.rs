@@ -90,10 +90,10 @@ async fn a_target_that_crashes_has_either_a_chunk_or_not() {
 /// Stops the server's processes of this kind where they are.
 async fn freeze(pair: &Pair, backend_type: &str) {
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = $1";
-    let rows = pair.source.query(sql, &[&backend_type]).await.unwrap();
+    let rows = pair.source.query(sql, &[&backend_type]).await.expect("it answers");
     assert_eq!(rows.len(), 1, "{backend_type}");
     let pid: i32 = rows[0].get(0);
-    assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().expect("kill runs").success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
