@@ -21,5 +21,5 @@ pub const INTERNAL_SCHEMAS: &[&str] = &[
     "net",
     "cron",
     "pgmq",
-    "pgbounce",
+    "pgbouncer",
 ];

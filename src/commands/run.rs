@@ -51,8 +51,12 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
 
 fn start_log(format: LogFormat, screen: &Screen) -> Result<()> {
     let filter = EnvFilter::try_from_env("CDC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(screen.clone()).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(screen.clone())
+        // Whoever has closed the other end must not end the daemon: telling of it would panic.
+        .log_internal_errors(false)
+        .with_target(false);
     let started = match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
