@@ -262,7 +262,7 @@ impl Copying {
                 is_new
             });
         }
-        if offered.answer.send(answer).is_err() {
+        if offered.answer.send(answer).is_err() && answer == Answer::Accepted {
             // The reader is gone; its job ends without the chunks.
             self.router.failed(&offered.chunks);
         }
