@@ -13,6 +13,7 @@
 mod copying;
 mod jobs;
 mod monitor;
+mod origin;
 mod prepare;
 mod publications;
 mod run;
