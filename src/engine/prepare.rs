@@ -302,11 +302,9 @@ async fn begin(
     wanted.narrow(source, ledger).await?;
     wanted.check(target).await?;
     let targets = wanted.targets(target).await?;
-    if config.tables.existing_rows == ExistingRows::Refuse {
-        let tables = rows_exist(target, &targets).await?;
-        if !tables.is_empty() {
-            return Err(existing_rows(&tables));
-        }
+    let tables_with_rows = rows_exist(target, &targets).await?;
+    if config.tables.existing_rows == ExistingRows::Refuse && !tables_with_rows.is_empty() {
+        return Err(existing_rows(&tables_with_rows));
     }
     wanted.rehearse(source).await?;
     if slot.is_none() {
@@ -314,7 +312,8 @@ async fn begin(
     }
     ledger.create().await?;
     ledger.record_origin(origin).await?;
-    if config.tables.existing_rows == ExistingRows::Replace {
+    if !tables_with_rows.is_empty() {
+        // All of them: they may refer to each other.
         empty(target, &targets).await?;
     }
     if wanted.publish(source, ledger).await? && slot.take().is_some() {
