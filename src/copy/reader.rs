@@ -122,15 +122,10 @@ impl Reader {
     ///
     /// # Errors
     /// With the table, the chunk and the row that it failed at. Nothing of them is committed then,
-    /// unless the connection to the target was lost: only the ledger knows in that case.
+    /// unless the connection to the target was lost: only the ledger knows in that case. The reader is
+    /// to be dropped: its transactions end with their sessions.
     pub async fn copy(&self, readers: &Readers, job: &Job) -> Result<Option<Copied>> {
-        let outcome = self.copy_chunks(readers, job).await;
-        if outcome.is_err() {
-            // What fails here fails again at the next job, which tells of it.
-            let _ =
-                tokio::join!(self.source.batch_execute("ROLLBACK"), self.target.batch_execute("ROLLBACK"));
-        }
-        outcome.map_err(|fault| match fault.table_name() {
+        self.copy_chunks(readers, job).await.map_err(|fault| match fault.table_name() {
             Some(_) => fault,
             None => fault.table(job.table.source.name.to_string()),
         })
