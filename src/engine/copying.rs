@@ -196,6 +196,13 @@ impl Copying {
         self.router.see(tick.snapshot.clone());
     }
 
+    /// True if the end of the copy waits for a checkpoint at this position, and for nothing else.
+    pub(super) fn awaits(&self, position: Lsn) -> bool {
+        matches!(self.end, End::NotYet)
+            && position > self.checkpoint
+            && self.router.is_consistent_at(position)
+    }
+
     /// Waits for the next event; for ever if there is nothing to copy. Nothing is lost if it is not
     /// waited for to the end.
     pub(super) async fn next(&mut self) -> Event {

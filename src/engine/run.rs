@@ -191,11 +191,14 @@ impl Engine {
     }
 
     /// The position alone, when it is time to write it down: soon after it has moved, at once if the
-    /// source asks (it does before it stops), and now and then for the clock's sake.
+    /// source asks (it does before it stops) or the copy ends with it, and now and then for the clock's
+    /// sake.
     fn idle_batch(&mut self) -> Option<Batch> {
         let since = self.progress.checkpoint_at.elapsed();
         let is_due = if self.batcher.only_moved() {
-            self.progress.reply_requested || since >= limits::IDLE_CHECKPOINT_INTERVAL
+            self.progress.reply_requested
+                || since >= limits::IDLE_CHECKPOINT_INTERVAL
+                || self.copying.awaits(self.batcher.position())
         } else {
             since >= limits::CLOCK_CHECKPOINT_INTERVAL && self.clock.has_passed(self.progress.durable)
         };

@@ -173,6 +173,16 @@ impl Router {
         self.tables.values().all(|table| matches!(table, Known::Over))
     }
 
+    /// True if a checkpoint at this position is all that the target lacks to be consistent.
+    #[must_use]
+    pub fn is_consistent_at(&self, position: Lsn) -> bool {
+        self.tables.values().all(|table| match table {
+            Known::Over => true,
+            Known::Copied(table) => table.is_over_at(position),
+            Known::Unplanned => false,
+        })
+    }
+
     /// A transaction begins in the stream.
     pub fn begin(&mut self, xid: u32, commit_lsn: Lsn) {
         let before = self.xid;

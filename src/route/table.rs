@@ -85,6 +85,15 @@ impl CopyTable {
         self.not_over == 0
     }
 
+    /// True if a checkpoint at this position makes it over.
+    pub(super) fn is_over_at(&self, position: Lsn) -> bool {
+        self.chunks.iter().all(|chunk| match &chunk.state {
+            State::Over => true,
+            State::Done(_, lsn) => *lsn <= position,
+            State::Pending { .. } | State::Copying(_) => false,
+        })
+    }
+
     pub(super) fn chunks(&self) -> u32 {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }
