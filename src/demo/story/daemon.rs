@@ -32,9 +32,11 @@ impl Daemon {
     pub(super) fn start(arguments: &Arguments) -> Result<Self> {
         let executable = std::env::current_exe()
             .map_err(|e| Fault::bug(format!("this executable can't be found: {e}")))?;
-        // The kernel kills it when we die, whatever we die of.
+        // The kernel kills it when we die, whatever we die of. If that was before it had been told to, the
+        // daemon's parent is another one by now, and it doesn't even begin.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(executable);
+        command.args(["--pdeathsig", "KILL", "sh", "-c", "test \"$PPID\" = \"$0\" && exec \"$@\""]);
+        command.arg(std::process::id().to_string()).arg(executable);
         if let Some(file) = &arguments.file {
             command.arg("--config").arg(file);
         }
