@@ -116,6 +116,10 @@ async fn a_constraint_that_the_rows_violate_stands_alone_until_they_are_mended()
 
     pair.write("UPDATE t SET v = 'streamed' WHERE id = 5; INSERT INTO t VALUES (6001, 6000)").await;
     pair.target_is("current", "SELECT EXISTS (SELECT FROM t WHERE id = 6001)", &[]).await;
+    // A start that finds everything copied but not put back.
+    daemon.kill();
+    let daemon = pair.daemon();
+    daemon.wait_for_log("every row is copied").await;
     pair.write("DELETE FROM t WHERE id IN (0, 6001); INSERT INTO u VALUES (17)").await;
     pair.caught_up().await;
     assert_eq!(constraints(&pair.target).await, before);

@@ -142,10 +142,14 @@ impl Reader {
         }
         let lsn = self.flushed_beyond_snapshot().await?;
         record_done(&self.target, &readers.name, readers.epoch, &snapshot, lsn, &chunks).await?;
-        self.target
-            .batch_execute("COMMIT")
-            .await
-            .map_err(|e| Fault::sql(Side::Target, "committing a chunk", &e))?;
+        self.target.batch_execute("COMMIT").await.map_err(|e| {
+            let fault = Fault::sql(Side::Target, "committing a chunk", &e);
+            match fault.reaction() {
+                // It may be committed all the same: only the ledger knows, and is to be read again.
+                Reaction::Retry => Fault::unreachable(Side::Target, fault.what()),
+                Reaction::Person | Reaction::CopyAgain | Reaction::Usage | Reaction::Bug => fault,
+            }
+        })?;
         let sum = |of: fn(&CopiedChunk) -> i64| chunks.iter().map(|c| of(c).unsigned_abs()).sum();
         Ok(Some(Copied { snapshot, lsn, rows: sum(|c| c.rows), bytes: sum(|c| c.bytes) }))
     }

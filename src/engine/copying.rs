@@ -351,6 +351,8 @@ impl Copying {
         match &self.end {
             End::NotYet if self.router.is_consistent() => {
                 answered(Side::Target, self.ledger.set_consistent()).await?;
+                // A start that finds everything copied has nothing to take back.
+                self.is_told = true;
                 tracing::info!(
                     longest_pause_ms = whole_ms(self.longest_pause),
                     "every row is copied: the target is a state that the source once had"
