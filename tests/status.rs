@@ -4,7 +4,7 @@ mod support;
 
 use cdc::demo::Cluster;
 use indicatif::{InMemoryTerm, TermLike};
-use support::pair::{Pair, connect, number};
+use support::pair::{PATIENCE, Pair, connect, number};
 
 const TABLE: &str = "CREATE TABLE t (id bigserial PRIMARY KEY, v text)";
 
@@ -184,6 +184,12 @@ async fn a_terminal_shows_bars_beneath_whole_log_lines() {
         .spawn()
         .unwrap();
     let copied = pair.status_is("copied", |status| status["phase"] == "stream").await;
+    // The log's lines about it come with a look of their own, up to a second later.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(file.path()).unwrap().contains("in all complete") {
+        assert!(std::time::Instant::now() < deadline, "the terminal never said that the copy is complete");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let kill = ["-TERM", &copied["daemon"]["pid"].to_string()];
     assert!(std::process::Command::new("kill").args(kill).status().unwrap().success());
     assert!(terminal.wait().unwrap().success());
