@@ -3,6 +3,8 @@
 # How often `make torture` kills, cuts and restarts, and how many seeds of the simulator it runs.
 ROUNDS = 300
 SEEDS = 1000000
+# How many runs `make fuzz` has.
+FUZZ_RUNS = 50000000
 
 .PHONY: help
 help: ## list the targets
@@ -31,6 +33,13 @@ test: servers ## install what the tests need, then format, lints, docs, tests, d
 .PHONY: bench
 bench: servers ## measure the copy beside pg_dump | psql and native replication
 	cargo bench --locked --bench copy
+
+.PHONY: fuzz
+fuzz: ## any bytes into the decoder, any text into the configuration: FUZZ_RUNS times (50 million) in all
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	@mkdir -p fuzz/corpus/decode fuzz/corpus/config
+	cargo fuzz run --sanitizer none decode -- -max_len=2048 -runs=$$(($(FUZZ_RUNS) * 4 / 5))
+	cargo fuzz run --sanitizer none config fuzz/corpus/config fuzz/seeds/config -- -runs=$$(($(FUZZ_RUNS) / 5))
 
 .PHONY: torture
 torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROUNDS times (300); three million rows under load

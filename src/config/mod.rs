@@ -95,7 +95,27 @@ impl Config {
                     ));
             }
         }
-        let (file, path) = read_file(arguments, environment)?;
+        let path = find_file(arguments, environment)?;
+        let text = match &path {
+            Some(path) => std::fs::read_to_string(path).map_err(|e| {
+                Fault::usage(format!("the configuration {} can't be read: {e}", path.display()))
+            })?,
+            None => String::new(),
+        };
+        Self::from_text(&text, path.as_deref(), arguments, environment)
+    }
+
+    /// As [`Config::load`], with the file's text as it was read from `path`.
+    ///
+    /// # Errors
+    /// A usage fault that names the key or the variable.
+    pub fn from_text(
+        text: &str,
+        path: Option<&Path>,
+        arguments: &Arguments,
+        environment: &Environment,
+    ) -> Result<Self> {
+        let file = parse_file(text, path)?;
         let variable = environment.variable("CDC_NAME")?.map(str::to_owned);
         let name = arguments.name.clone().or(variable).or(file.name).unwrap_or_else(|| "default".to_owned());
         check_name(&name)?;
@@ -115,38 +135,30 @@ impl Config {
         };
         Ok(Self {
             name,
-            source: source.resolve(environment, path.as_deref())?,
-            target: target.resolve(environment, path.as_deref())?,
+            source: source.resolve(environment, path)?,
+            target: target.resolve(environment, path)?,
             tables: Tables::new(&file.tables)?,
             copy: CopyConfig::new(&file.copy)?,
         })
     }
 }
 
-fn read_file(arguments: &Arguments, environment: &Environment) -> Result<(File, Option<PathBuf>)> {
+fn find_file(arguments: &Arguments, environment: &Environment) -> Result<Option<PathBuf>> {
     let variable = environment.variable("CDC_CONFIG")?.map(PathBuf::from);
-    let named = arguments.file.clone().or(variable);
-    let path = match named {
-        Some(path) => path,
-        None => {
-            match ["cdc.toml", "/etc/cdc/cdc.toml"].iter().map(PathBuf::from).find(|path| path.exists()) {
-                Some(path) => path,
-                None => return Ok((File::default(), None)),
-            }
-        }
-    };
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| Fault::usage(format!("the configuration {} can't be read: {e}", path.display())))?;
-    let file = toml::from_str(&text).map_err(|e: toml::de::Error| {
+    let usual = || ["cdc.toml", "/etc/cdc/cdc.toml"].iter().map(PathBuf::from).find(|path| path.exists());
+    Ok(arguments.file.clone().or(variable).or_else(usual))
+}
+
+fn parse_file(text: &str, path: Option<&Path>) -> Result<File> {
+    toml::from_str(text).map_err(|e: toml::de::Error| {
         let start = e.span().map_or(0, |span| span.start);
         let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
         Fault::usage(format!(
             "the configuration {}, line {line}: {}",
-            path.display(),
+            path.unwrap_or(Path::new("")).display(),
             without_values(e.message())
         ))
-    })?;
-    Ok((file, Some(path)))
+    })
 }
 
 /// An error's text without the strings that it quotes: they can hold a password, as the line itself

@@ -209,6 +209,8 @@ fn unknown(name: &str, place: &str) -> Fault {
     let lower = name.to_ascii_lowercase();
     let nearest = PARAMETERS
         .iter()
+        // Names of other lengths can't be so near, and the name can be of any length.
+        .filter(|(known, _)| known.len().abs_diff(lower.len()) <= 2)
         .map(|(known, _)| (strsim::damerau_levenshtein(&lower, known), *known))
         .min()
         .filter(|(distance, known)| *distance <= 2 && *distance < known.len() / 2);
