@@ -30,6 +30,35 @@ test: servers ## install what the tests need, then format, lints, docs, tests, d
 	  echo "cargo-deny is not installed: bans, licences and sources were not checked"; \
 	fi
 
+.PHONY: build
+build: ## build cdc as it is to be installed
+	cargo build --release --locked
+
+# Where `make install` puts things; DESTDIR goes before all of it. The configuration is made once, for
+# root's eyes only, and is never overwritten.
+PREFIX = /usr/local
+SYSCONFDIR = /etc
+BINARY = target/release/cdc
+UNITS = cdc.service cdc@.service
+DOC = $(PREFIX)/share/doc/cdc
+
+.PHONY: install
+install: ## install what `make build` has built, the systemd units and /etc/cdc/cdc.toml, as root
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/cdc
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(SYSCONFDIR)/cdc
+	for unit in $(UNITS); do \
+	  sed 's|/usr/local/|$(PREFIX)/|; s|:/etc/|:$(SYSCONFDIR)/|' systemd/$$unit \
+	    | install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
+	done
+	install -D -m 644 -t $(DESTDIR)$(DOC) README.md systemd/cdc.toml
+	[ -e $(DESTDIR)$(SYSCONFDIR)/cdc/cdc.toml ] || \
+	  install -m 600 systemd/cdc.toml $(DESTDIR)$(SYSCONFDIR)/cdc/cdc.toml
+
+.PHONY: uninstall
+uninstall: ## remove what `make install` has installed, but for the configuration
+	rm -f $(DESTDIR)$(PREFIX)/bin/cdc $(UNITS:%=$(DESTDIR)$(PREFIX)/lib/systemd/system/%)
+	rm -rf $(DESTDIR)$(DOC)
+
 .PHONY: bench
 bench: servers ## measure the copy beside pg_dump | psql and native replication
 	cargo bench --locked --bench copy
@@ -46,9 +75,10 @@ torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROU
 	CDC_SIMULATOR_SEEDS=$(SEEDS) cargo test --release --locked --lib simulator::seeds::every -- --nocapture
 	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy -- --ignored --nocapture
 
-# The PostgreSQL server and, for the tests, pgbouncer, installed with apt if they are missing. (Debian
-# starts a server of its own then, on port 5432. Ours are started on other ports and never touch it.)
-PACKAGES = postgresql postgresql-contrib pgbouncer
+# The PostgreSQL server and, for the tests, pgbouncer and systemd-analyze, installed with apt if they are
+# missing. (Debian starts a server of its own then, on port 5432. Ours are started on other ports and never
+# touch it.)
+PACKAGES = postgresql postgresql-contrib pgbouncer systemd
 
 .PHONY: servers
 servers:
@@ -59,10 +89,10 @@ servers:
 	  done; \
 	  return 1; \
 	}; \
-	has_pgbouncer() { \
-	  case "$(PACKAGES)" in *pgbouncer*) command -v pgbouncer >/dev/null;; esac; \
+	has() { \
+	  case " $(PACKAGES) " in *" $$1 "*) command -v "$$2" >/dev/null;; esac; \
 	}; \
-	if has_postgres && has_pgbouncer; then exit 0; fi; \
+	if has_postgres && has pgbouncer pgbouncer && has systemd systemd-analyze; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as_root=env; else as_root=sudo; fi; \
 	if ! { command -v apt-get && command -v "$$as_root"; } >/dev/null; then \
 	  echo "Something is missing here. On Debian and Ubuntu, as root: apt-get install $(PACKAGES)" >&2; \

@@ -21,8 +21,9 @@ use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{DaemonState, Ledger, Severity, lock_key};
 use crate::limits;
 use crate::lsn::Lsn;
-use crate::observe::{Screen, show_copy};
+use crate::observe::{Screen, show_copy, tell_service};
 use crate::retry::Delays;
+use crate::service::Service;
 use crate::shutdown::Shutdown;
 
 /// Replicates until it is asked to stop.
@@ -30,9 +31,11 @@ use crate::shutdown::Shutdown;
 /// # Errors
 /// With the refusal, if the first start fails for a reason that only a person can mend. Later faults
 /// are incidents: the daemon lives on and tries again.
-pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Result<()> {
+pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdown: Shutdown) -> Result<()> {
+    let turning = service.pulse().of("the daemon's loop");
     let mut daemon = Daemon {
         config,
+        service,
         guard: None,
         earlier_guards: Vec::new(),
         began_at: None,
@@ -44,14 +47,18 @@ pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Re
         let started = tokio::select! {
             biased;
             () = shutdown.requested() => break,
-            started = daemon.start() => started,
+            started = turning.during(daemon.start()) => started,
         };
         match started {
             Ok((mut engine, ledger)) => {
                 let since = Instant::now();
-                let shown = tokio::spawn(show_copy(ledger, screen.clone()));
-                let ended = engine.run(&mut shutdown).await;
+                let shown = tokio::spawn(show_copy(ledger.clone(), screen.clone()));
+                let told = tell_service(config.clone(), ledger, engine.source(), service.clone());
+                let told = tokio::spawn(told);
+                let ended = engine.run(&mut shutdown, &turning).await;
+                told.abort();
                 shown.abort();
+                let _ = told.await;
                 // Until it has cleared its part of the terminal.
                 let _ = shown.await;
                 match ended {
@@ -60,7 +67,7 @@ pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Re
                         if since.elapsed() > limits::BACKOFF_LONGEST {
                             daemon.delays.reset();
                         }
-                        let until = Instant::now() + daemon.report(fault).await;
+                        let until = Instant::now() + turning.during(daemon.report(fault)).await;
                         let pause = async {
                             engine.hold(until).await;
                             drop(engine);
@@ -68,7 +75,7 @@ pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Re
                         };
                         tokio::select! {
                             () = shutdown.requested() => {}
-                            () = pause => {}
+                            () = turning.during(pause) => {}
                         }
                     }
                 }
@@ -78,10 +85,10 @@ pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Re
                 return Err(fault);
             }
             Err(fault) => {
-                let pause = daemon.report(fault).await;
+                let pause = turning.during(daemon.report(fault)).await;
                 tokio::select! {
                     () = shutdown.requested() => {}
-                    () = tokio::time::sleep(pause) => {}
+                    () = turning.during(tokio::time::sleep(pause)) => {}
                 }
             }
         }
@@ -93,6 +100,7 @@ pub async fn run(config: &Config, screen: &Screen, mut shutdown: Shutdown) -> Re
 
 struct Daemon<'a> {
     config: &'a Config,
+    service: &'a Service,
     guard: Option<Guard>,
     /// Sessions of ours that held the lock, by pid and start: a connection that was lost half-way
     /// may still hold it on the server.
@@ -139,7 +147,9 @@ impl Daemon<'_> {
         self.began_at = Some(checkpoint);
         self.say(DaemonState::Streaming, None).await;
         tracing::info!("streaming");
-        Ok((Engine::new(prepared, session, &ledger, &self.config.slot()), ledger))
+        self.service.ready();
+        let engine = Engine::new(prepared, session, &ledger, &self.config.slot(), self.service.pulse());
+        Ok((engine, ledger))
     }
 
     /// Waits for the lock. Two daemons of one migration are harmless (the epoch sees to that), but
@@ -189,6 +199,8 @@ impl Daemon<'_> {
                     name = self.config.name,
                     "another daemon of this migration is running; waiting to take over when it ends"
                 );
+                self.service.status("waiting to take over: another daemon of this migration is running");
+                self.service.ready();
                 is_waiting = true;
             }
             tokio::time::sleep(limits::CLOCK_INTERVAL).await;
@@ -242,6 +254,8 @@ impl Daemon<'_> {
             Severity::Retrying | Severity::Warning => DaemonState::Retrying,
         };
         self.say(state, Some(&text)).await;
+        // What is tried again doesn't hold up the boot.
+        self.service.ready();
         match severity {
             Severity::Blocked => limits::BLOCKED_INTERVAL,
             Severity::Retrying | Severity::Warning => self.delays.next_delay(),
@@ -279,8 +293,10 @@ impl Daemon<'_> {
         }
     }
 
-    /// Writes down what the daemon is doing, if the ledger is there and can be reached.
+    /// Tells what the daemon is doing, the ledger too if it is there and can be reached.
     async fn say(&mut self, state: DaemonState, detail: Option<&str>) {
+        let doing = state.as_str();
+        self.service.status(&detail.map_or(doing.to_owned(), |why| format!("{doing}; {why}")));
         if let Some(guard) = &self.guard {
             // Before the first start has made it there is no ledger, and nobody to tell.
             answered(async {

@@ -130,3 +130,17 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a table's copy rests after a failure that passes by itself; longer if that comes again.
 pub const COPY_PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest that one turn of a loop may take before the watchdog is fed no more. An honest one asks a
+/// server a few small questions, each of which may take [`SILENCE`].
+pub const TURN: Duration = Duration::from_secs(120);
+
+/// How long a start may take before the service counts as started all the same: making a slot waits for
+/// the transactions that run on the source.
+pub const READY: Duration = Duration::from_secs(60);
+
+/// How often the service manager is told how it is.
+pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The most characters of a status that the service manager is told; a message has 4096 bytes.
+pub const STATUS_CHARS: usize = 1000;

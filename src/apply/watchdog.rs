@@ -12,15 +12,22 @@ use tokio::sync::watch::Receiver;
 use crate::connect::Session;
 use crate::fault::{Fault, Side};
 use crate::limits;
+use crate::pulse::Turning;
 
 /// Returns when the answer that has been awaited since the time in `busy` can't come any more.
 ///
 /// `guard` is another session to the same server; `backend_pid` that of the session which waits.
-pub async fn watch(guard: &Session, backend_pid: i32, busy: Receiver<Option<Instant>>) -> Fault {
+pub async fn watch(
+    guard: &Session,
+    backend_pid: i32,
+    busy: Receiver<Option<Instant>>,
+    turning: Turning,
+) -> Fault {
     let lost = |why: &str| {
         Fault::unreachable(Side::Target, format!("the connection that applies changes was lost: {why}"))
     };
     loop {
+        turning.turned();
         tokio::time::sleep(limits::SILENCE / 6).await;
         let Some(since) = *busy.borrow() else { continue };
         if since.elapsed() < limits::SILENCE {

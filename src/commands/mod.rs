@@ -2,6 +2,7 @@
 
 mod demo;
 mod exit;
+mod log;
 mod run;
 mod status;
 

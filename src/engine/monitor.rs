@@ -5,6 +5,7 @@
 //! whether there was anything to apply or not. That is what the lag in seconds is counted from.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio::sync::watch::{self, Sender};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -18,6 +19,7 @@ use crate::ledger::{DaemonState, Ledger, Severity};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
+use crate::pulse::Turning;
 use crate::replication::{Publication, Slot};
 
 /// The end of the source's log at a time of its clock.
@@ -68,7 +70,7 @@ impl Clock {
 
 /// What is watched.
 pub(super) struct Watched {
-    pub(super) source: Session,
+    pub(super) source: Arc<Session>,
     pub(super) ledger: Ledger,
     pub(super) slot: String,
     pub(super) publications: Vec<String>,
@@ -80,9 +82,9 @@ pub(super) struct Watched {
 }
 
 /// Watches until something is wrong, and returns that.
-pub(super) async fn watch(watched: Watched, ticks: Sender<Option<Tick>>) -> Fault {
+pub(super) async fn watch(watched: Watched, ticks: Sender<Option<Tick>>, turning: Turning) -> Fault {
     let mut watched = watched;
-    match watch_until_fault(&mut watched, &ticks).await {
+    match watch_until_fault(&mut watched, &ticks, &turning).await {
         Ok(never) => match never {},
         Err(fault) => fault,
     }
@@ -91,18 +93,21 @@ pub(super) async fn watch(watched: Watched, ticks: Sender<Option<Tick>>) -> Faul
 async fn watch_until_fault(
     watched: &mut Watched,
     ticks: &Sender<Option<Tick>>,
+    turning: &Turning,
 ) -> Result<std::convert::Infallible> {
     let mut timer = tokio::time::interval(limits::CLOCK_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_health = Instant::now();
     let mut is_first = true;
     loop {
+        turning.turned();
         timer.tick().await;
         ticks.send_replace(Some(answered(Side::Source, watched.tick()).await?));
         if watched.in_the_way.has_changed().unwrap_or(false) {
             answered(Side::Target, watched.say_what_is_in_the_way()).await?;
         }
         if Instant::now() >= next_health {
+            turning.turned();
             answered(Side::Source, watched.health()).await?;
             // A stream that has only just begun proves nothing: what stopped the last one may come
             // with its first message.

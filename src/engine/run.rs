@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::{Decoder, Message, OldTuple, PgTimestamp, ProtoVersion, Relation, Relations, Tuple};
+use crate::pulse::{Pulse, Turning};
 use crate::replication::{Feedback, Frame, ReplicationStream};
 use crate::route::Routed;
 use crate::shutdown::Shutdown;
@@ -57,6 +58,8 @@ pub struct Engine {
     answers: mpsc::Receiver<Result<Applied, Failure>>,
     /// Since when a batch has been with the applier.
     busy: watch::Sender<Option<Clock>>,
+    /// What the monitor asks.
+    source: Arc<Session>,
     /// The tasks that end with the engine: applier, watchdog, monitor.
     applier: Task<()>,
     watchdog: Task<Fault>,
@@ -90,7 +93,7 @@ struct Progress {
 impl Engine {
     /// Takes over what has been prepared. `guard` is another session to the target.
     #[must_use]
-    pub fn new(prepared: Prepared, guard: Arc<Session>, ledger: &Ledger, slot: &str) -> Self {
+    pub fn new(prepared: Prepared, guard: Arc<Session>, ledger: &Ledger, slot: &str, pulse: &Pulse) -> Self {
         let (rounds, rounds_in) = mpsc::channel(1);
         let (answers_out, answers) = mpsc::channel(1);
         let (ticks_out, ticks) = watch::channel(None);
@@ -99,9 +102,11 @@ impl Engine {
         let (published_out, published) = watch::channel(Vec::new());
         let applier = Task::spawn(apply_rounds(prepared.applier, rounds_in, answers_out));
         let pid = prepared.applier_pid;
-        let watchdog = Task::spawn(async move { apply::watch(&guard, pid, busy_in).await });
+        let turning = pulse.of("the watch over the applier");
+        let watchdog = Task::spawn(async move { apply::watch(&guard, pid, busy_in, turning).await });
+        let source = Arc::new(prepared.source);
         let watched = Watched {
-            source: prepared.source,
+            source: Arc::clone(&source),
             ledger: ledger.clone(),
             slot: slot.to_owned(),
             publications: prepared.publications,
@@ -109,7 +114,8 @@ impl Engine {
             published: published_out,
             in_the_way: in_the_way_in,
         };
-        let monitor = Task::spawn(monitor::watch(watched, ticks_out));
+        let turning = pulse.of("the monitor of the source");
+        let monitor = Task::spawn(monitor::watch(watched, ticks_out, turning));
         let now = Instant::now();
         let timeout = prepared.wal_sender_timeout.unwrap_or(limits::WAL_SENDER_TIMEOUT);
         Self {
@@ -125,6 +131,7 @@ impl Engine {
             rounds,
             answers,
             busy,
+            source,
             applier,
             watchdog,
             monitor,
@@ -144,12 +151,18 @@ impl Engine {
         }
     }
 
+    /// A session to the source for small questions.
+    #[must_use]
+    pub fn source(&self) -> Arc<Session> {
+        Arc::clone(&self.source)
+    }
+
     /// Streams until it is asked to stop or something fails.
-    pub async fn run(&mut self, shutdown: &mut Shutdown) -> Ended {
-        let streamed = self.stream_until_asked(shutdown).await;
+    pub async fn run(&mut self, shutdown: &mut Shutdown, turning: &Turning) -> Ended {
+        let streamed = self.stream_until_asked(shutdown, turning).await;
         self.copying.stop();
         match streamed {
-            Ok(()) => match self.finish().await {
+            Ok(()) => match self.finish(turning).await {
                 Ok(()) => Ended::Asked,
                 Err(fault) => Ended::Failed(fault),
             },
@@ -157,10 +170,11 @@ impl Engine {
         }
     }
 
-    async fn stream_until_asked(&mut self, shutdown: &mut Shutdown) -> Result<()> {
+    async fn stream_until_asked(&mut self, shutdown: &mut Shutdown, turning: &Turning) -> Result<()> {
         let mut timer = tokio::time::interval(limits::FEEDBACK_DELAY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            turning.turned();
             self.hand_over().await?;
             let is_reading = self.batcher.has_room() && self.waiting.is_none();
             tokio::select! {
@@ -389,8 +403,9 @@ impl Engine {
     }
 
     /// Lets the current batch end, tells the source how far we are, and frees the slot.
-    async fn finish(&mut self) -> Result<()> {
+    async fn finish(&mut self, turning: &Turning) -> Result<()> {
         while self.busy.borrow().is_some() {
+            turning.turned();
             tokio::select! {
                 answer = self.answers.recv() => self.applied(answer).await?,
                 fault = self.watchdog.fault() => return Err(fault),

@@ -112,6 +112,12 @@ impl Ledger {
         Self { session, name: name.to_owned() }
     }
 
+    /// The session to the database that it is in.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Makes the ledger's tables and this migration's rows where they are missing.
     ///
     /// # Errors

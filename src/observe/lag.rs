@@ -36,6 +36,13 @@ pub struct Limits {
     pub seconds: f64,
 }
 
+impl Default for Limits {
+    /// A minute, and any number of bytes.
+    fn default() -> Self {
+        Self { bytes: None, seconds: 60.0 }
+    }
+}
+
 impl Limits {
     /// True if the lag is within the limits. An unknown time is not.
     #[must_use]

@@ -6,8 +6,10 @@ mod lag;
 mod report;
 mod show_copy;
 mod status;
+mod tell_service;
 
 pub use bars::Screen;
 pub use lag::{Lag, Limits, Verdict};
 pub use show_copy::show_copy;
-pub use status::{Status, status};
+pub use status::{Status, look, status};
+pub use tell_service::tell_service;

@@ -4,7 +4,8 @@ use std::fmt;
 
 use bytesize::ByteSize;
 
-use super::lag::Verdict;
+use super::copy::summary;
+use super::lag::{Lag, Verdict};
 use super::status::Status;
 use crate::ledger::Incident;
 
@@ -18,6 +19,13 @@ impl fmt::Display for Verdict {
             Self::Stopped => "stopped: no daemon is running",
             Self::Lost => "lost: the replication slot is gone, the rows have to be copied again",
         })
+    }
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.seconds.map_or("time unknown".to_owned(), |s| format!("{s:.1} s"));
+        write!(f, "{} ({} bytes), {seconds}", ByteSize(self.bytes), self.bytes)
     }
 }
 
@@ -51,8 +59,7 @@ impl fmt::Display for Status {
             write!(f, "{copy}")?;
         }
         if let Some(lag) = &self.lag {
-            let seconds = lag.seconds.map_or("time unknown".to_owned(), |s| format!("{s:.1} s"));
-            writeln!(f, "  lag         {} ({} bytes), {seconds}", ByteSize(lag.bytes), lag.bytes)?;
+            writeln!(f, "  lag         {lag}")?;
         }
         if let Some(checkpoint) = &self.checkpoint {
             writeln!(
@@ -84,6 +91,45 @@ impl fmt::Display for Status {
     }
 }
 
+impl Status {
+    /// The status in a line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut parts = vec![self.verdict.to_string()];
+        if let Some(incident) = self.incidents.first().filter(|incident| incident.resolved_at.is_none()) {
+            parts.push(incident.summary());
+        } else if let Some(detail) = &self.daemon.detail {
+            parts.push(detail.clone());
+        }
+        if let Some(copy) = self.copy.as_ref().filter(|copy| !copy.is_complete()) {
+            parts.push(format!("copied {}", summary(copy)));
+        }
+        parts.extend(self.lag.map(|lag| format!("lag {lag}")));
+        parts.join("; ")
+    }
+}
+
+impl Incident {
+    /// What happened, where, and what to do.
+    fn summary(&self) -> String {
+        let side = self.side.as_ref().map_or(String::new(), |side| format!("{side}: "));
+        let place = self.place();
+        let place = if place.is_empty() { place } else { format!(" [{place}]") };
+        let remedy = self.remedy.as_ref().map_or(String::new(), |text| format!("; what to do: {text}"));
+        format!("{side}{}{place}{remedy}", self.message)
+    }
+
+    fn place(&self) -> String {
+        let parts = [
+            self.table.as_ref().map(|t| format!("table {t}")),
+            self.key.as_ref().map(|k| format!("key {k}")),
+            self.lsn.as_ref().map(|l| format!("LSN {l}")),
+            self.sqlstate.as_ref().map(|s| format!("SQLSTATE {s}")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.resolved_at {
@@ -97,17 +143,9 @@ impl fmt::Display for Incident {
         )?;
         let side = self.side.as_ref().map_or(String::new(), |side| format!("{side}: "));
         writeln!(f, "              {side}{}", self.message)?;
-        let place: Vec<String> = [
-            self.table.as_ref().map(|t| format!("table {t}")),
-            self.key.as_ref().map(|k| format!("key {k}")),
-            self.lsn.as_ref().map(|l| format!("LSN {l}")),
-            self.sqlstate.as_ref().map(|s| format!("SQLSTATE {s}")),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let place = self.place();
         if !place.is_empty() {
-            writeln!(f, "              {}", place.join(", "))?;
+            writeln!(f, "              {place}")?;
         }
         if let Some(remedy) = &self.remedy {
             writeln!(f, "              what to do: {remedy}")?;

@@ -102,26 +102,42 @@ fn as_text<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> std::result::Resul
 /// # Errors
 /// If the target can't be asked. A source that can't be reached is part of the report.
 pub async fn status(config: &Config, limits: &Limits, incidents: i64) -> Result<Status> {
-    let target =
-        Arc::new(Session::open(&config.target, Side::Target, &format!("cdc_{} status", config.name)).await?);
-    let ledger = Ledger::new(Arc::clone(&target), &config.name);
+    let application = format!("cdc_{} status", config.name);
+    let target = Arc::new(Session::open(&config.target, Side::Target, &application).await?);
+    let source = Session::open(&config.source, Side::Source, &application).await;
+    look(config, limits, incidents, &Ledger::new(target, &config.name), source.as_ref()).await
+}
+
+/// Asks both ends on sessions that are there, or aren't.
+///
+/// # Errors
+/// If the target can't be asked.
+pub async fn look(
+    config: &Config,
+    limits: &Limits,
+    incidents: i64,
+    ledger: &Ledger,
+    source: Result<&Session, &Fault>,
+) -> Result<Status> {
+    let target = ledger.session();
     let has_ledger = ledger.exists().await?;
     let mut status = Status {
         name: config.name.clone(),
         verdict: Verdict::Stopped,
         phase: if has_ledger { ledger.phase().await? } else { None },
         direction: "forward",
-        daemon: daemon(&target, &config.name, has_ledger).await?,
-        checkpoint: if has_ledger { checkpoint(&target, &config.name).await? } else { None },
+        daemon: daemon(target, &config.name, has_ledger).await?,
+        checkpoint: if has_ledger { checkpoint(target, &config.name).await? } else { None },
         copy: if has_ledger { ledger.copy_progress().await? } else { None },
         lag: None,
         slot: None,
         source_error: None,
         incidents: if has_ledger { ledger.incidents(incidents).await? } else { Vec::new() },
     };
-    if let Err(fault) = ask_source(config, &mut status).await {
-        status.source_error = Some(fault.to_string());
-    }
+    status.source_error = match source {
+        Ok(source) => ask_source(source, config, &mut status).await.err().map(|fault| fault.to_string()),
+        Err(fault) => Some(fault.to_string()),
+    };
     status.verdict = verdict(&status, limits);
     Ok(status)
 }
@@ -209,9 +225,8 @@ async fn checkpoint(target: &Session, name: &str) -> Result<Option<Checkpoint>> 
 }
 
 /// Adds what only the source knows.
-async fn ask_source(config: &Config, status: &mut Status) -> Result<()> {
-    let source = Session::open(&config.source, Side::Source, &format!("cdc_{} status", config.name)).await?;
-    let slot = Slot::find(&source, &config.slot()).await?;
+async fn ask_source(source: &Session, config: &Config, status: &mut Status) -> Result<()> {
+    let slot = Slot::find(source, &config.slot()).await?;
     // Not counted from the commit time: a transaction that came to the source from elsewhere carries
     // that other server's.
     let caught_up_to = status.checkpoint.as_ref().and_then(|checkpoint| checkpoint.caught_up_to.as_deref());
