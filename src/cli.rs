@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Arguments;
+use crate::observe::Limits;
 
 /// Replicates one PostgreSQL database into another, and keeps the two in sync until the switch.
 #[derive(Debug, Parser)]
@@ -78,7 +79,7 @@ pub struct Status {
     #[arg(long, value_name = "BYTES")]
     pub max_lag_bytes: Option<u64>,
     /// Exit with 1 if the target is further behind than this
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().seconds)]
     pub max_lag_seconds: f64,
 }
 

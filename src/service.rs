@@ -1,5 +1,7 @@
 //! The service manager (systemd), and what it is told: `sd_notify(3)`. Without one, nothing.
 //!
+//! The watchdog is fed while each loop turns at least as often as it wants to be fed.
+//!
 //! The service is ready when the stream has begun, or when it waits for something that passes by
 //! itself: a refusal is a failed start, but a server that is down doesn't hold up the boot.
 
@@ -31,7 +33,7 @@ impl Service {
             slow.ready();
         });
         if let Some(patience) = sd_notify::watchdog_enabled() {
-            tokio::spawn(feed(service.pulse.clone(), patience / 2, || tell(&NotifyState::Watchdog)));
+            tokio::spawn(feed(service.pulse.clone(), patience, || tell(&NotifyState::Watchdog)));
         }
         service
     }
@@ -72,14 +74,14 @@ fn tell(state: &NotifyState) {
     }
 }
 
-/// Feeds a watchdog until a loop stands still; again when it turns again.
-async fn feed(pulse: Pulse, every: Duration, feed: impl Fn()) {
-    let mut timer = interval(every);
+/// Feeds a watchdog of this patience until a loop stands still for as long; again when it turns again.
+async fn feed(pulse: Pulse, patience: Duration, feed: impl Fn()) {
+    let mut timer = interval(patience / 2);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_stuck = false;
     loop {
         timer.tick().await;
-        let stuck = pulse.stuck();
+        let stuck = pulse.stuck(patience);
         match stuck {
             None => feed(),
             Some((name, still)) if !was_stuck => tracing::error!(
@@ -109,11 +111,11 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_watchdog_is_fed_at_its_interval_until_a_loop_stands_still() {
+    async fn the_watchdog_is_fed_twice_in_its_interval_until_a_loop_stands_still() {
         let (pulse, fed) = (Pulse::default(), Arc::new(AtomicU32::new(0)));
         let turning = pulse.of("the loop");
         let count = Arc::clone(&fed);
-        let feeder = tokio::spawn(feed(pulse, Duration::from_secs(10), move || {
+        let feeder = tokio::spawn(feed(pulse, Duration::from_secs(20), move || {
             count.fetch_add(1, Ordering::Relaxed);
         }));
         let fed_within = async |seconds| {
@@ -123,11 +125,10 @@ mod tests {
         };
         assert_eq!(turning.during(fed_within(1005)).await, 101);
         // From here on nobody says that the loop turns.
-        let until_stuck = fed_within(limits::TURN.as_secs() + 15).await;
-        assert!(u64::from(until_stuck) <= limits::TURN.as_secs() / 10 + 1, "{until_stuck}");
+        assert!(fed_within(20).await <= 2);
         assert_eq!(fed_within(1000).await, 0, "fed though the loop stands still");
         turning.turned();
-        assert!(fed_within(95).await >= 9, "not fed though the loop turns again");
+        assert!(fed_within(15).await >= 1, "not fed though the loop turns again");
         feeder.abort();
     }
 

@@ -17,8 +17,8 @@ use cdc::connect::Environment;
 use support::pair::{PATIENCE, Pair, connect};
 use tempfile::{NamedTempFile, TempDir};
 
-/// How often the service manager of these tests wants to be fed, twice over.
-const WATCHDOG: Duration = Duration::from_secs(1);
+/// How long the service manager of these tests waits to be fed; and the longest that a loop may stand still.
+const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// A daemon that a service manager has started: the test is that service manager.
 struct Unit {
@@ -81,7 +81,7 @@ impl Unit {
         panic!("it never said {start:?} but {:#?}\n{}", self.said, self.log());
     }
 
-    /// It feeds the watchdog: so often in this time, at the least and at the most.
+    /// It feeds the watchdog, twice as often as that wants to be fed, for longer than a loop may stand still.
     fn feeds(&mut self) {
         const TIMES: u32 = 4;
         self.says("WATCHDOG=1");
@@ -90,7 +90,7 @@ impl Unit {
             self.says("WATCHDOG=1");
         }
         let mean = since.elapsed() / TIMES;
-        assert!(mean > WATCHDOG / 2 - WATCHDOG / 20 && mean < WATCHDOG, "every {mean:?}");
+        assert!(mean > WATCHDOG * 2 / 5 && mean < WATCHDOG, "every {mean:?}");
     }
 
     fn has_said(&self, text: &str) -> bool {
@@ -132,22 +132,22 @@ async fn the_service_manager_hears_how_it_is_from_the_start_to_the_stop() {
     let mut pair = Pair::new("told").await;
     pair.config = "[copy]\nmax_rate = \"1MB\"\n".to_owned();
     pair.both("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
-    pair.write("INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 20000) i; ANALYZE")
+    pair.write("INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 12000) i; ANALYZE")
         .await;
     let mut unit = Unit::start(&pair, true);
     assert_eq!(unit.says("STATUS="), "STATUS=starting");
     assert!(!unit.has_said("READY=1"), "{:#?}", unit.said);
     unit.says("READY=1");
     let copying = unit.says("STATUS=copying; copied ");
-    assert!(copying.contains(" of about 20,000 rows, tables 0 of 1"), "{copying}");
+    assert!(copying.contains(" of about 12,000 rows, tables 0 of 1"), "{copying}");
     let streaming = unit.says("STATUS=streaming; lag ");
-    assert!(streaming.contains(" bytes), 0."), "{streaming}");
+    assert!(streaming.contains("B, 0."), "{streaming}");
 
     // Stopped, it is silent.
     unit.feeds();
     unit.signal("STOP");
     while unit.next(WATCHDOG / 10).is_some() {}
-    assert_eq!(unit.next(WATCHDOG * 2), None);
+    assert_eq!(unit.next(WATCHDOG), None);
     unit.signal("CONT");
 
     // Waiting for a lock, it lives; and so does one that waits to take over.

@@ -27,8 +27,7 @@ pub async fn watch(
         Fault::unreachable(Side::Target, format!("the connection that applies changes was lost: {why}"))
     };
     loop {
-        turning.turned();
-        tokio::time::sleep(limits::SILENCE / 6).await;
+        turning.during(tokio::time::sleep(limits::SILENCE / 6)).await;
         let Some(since) = *busy.borrow() else { continue };
         if since.elapsed() < limits::SILENCE {
             continue;

@@ -22,11 +22,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl fmt::Display for Lag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.seconds.map_or("time unknown".to_owned(), |s| format!("{s:.1} s"));
-        write!(f, "{} ({} bytes), {seconds}", ByteSize(self.bytes), self.bytes)
-    }
+fn seconds(lag: Lag) -> String {
+    lag.seconds.map_or("time unknown".to_owned(), |s| format!("{s:.1} s"))
 }
 
 impl fmt::Display for Status {
@@ -58,8 +55,9 @@ impl fmt::Display for Status {
         if let Some(copy) = &self.copy {
             write!(f, "{copy}")?;
         }
-        if let Some(lag) = &self.lag {
-            writeln!(f, "  lag         {lag}")?;
+        if let Some(lag) = self.lag {
+            let bytes = lag.bytes;
+            writeln!(f, "  lag         {} ({bytes} bytes), {}", ByteSize(bytes), seconds(lag))?;
         }
         if let Some(checkpoint) = &self.checkpoint {
             writeln!(
@@ -104,7 +102,7 @@ impl Status {
         if let Some(copy) = self.copy.as_ref().filter(|copy| !copy.is_complete()) {
             parts.push(format!("copied {}", summary(copy)));
         }
-        parts.extend(self.lag.map(|lag| format!("lag {lag}")));
+        parts.extend(self.lag.map(|lag| format!("lag {}, {}", ByteSize(lag.bytes), seconds(lag))));
         parts.join("; ")
     }
 }
