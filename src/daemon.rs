@@ -295,8 +295,11 @@ impl Daemon<'_> {
 
     /// Tells what the daemon is doing, the ledger too if it is there and can be reached.
     async fn say(&mut self, state: DaemonState, detail: Option<&str>) {
-        let doing = state.as_str();
-        self.service.status(&detail.map_or(doing.to_owned(), |why| format!("{doing}; {why}")));
+        // While it tries again, why it has to is what an operator wants to see.
+        if state != DaemonState::Starting || self.last.is_none() {
+            let doing = state.as_str();
+            self.service.status(&detail.map_or(doing.to_owned(), |why| format!("{doing}; {why}")));
+        }
         if let Some(guard) = &self.guard {
             // Before the first start has made it there is no ledger, and nobody to tell.
             answered(async {

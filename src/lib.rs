@@ -49,7 +49,8 @@
 //!
 //! Every failure is a [`fault::Fault`], and its [`fault::Reaction`] decides: what passes by itself is
 //! tried again by the [`daemon`] with backoff, for ever; what needs a person is an incident in the
-//! ledger, and is tried again every 30 seconds. [`observe`] reads all of that for `cdc status`.
+//! ledger, and is tried again every 30 seconds. [`observe`] reads all of that for `cdc status`, and for
+//! systemd, whose watchdog is fed ([`service`]) for as long as each loop of the daemon turns ([`pulse`]).
 //!
 //! # The floors
 //!

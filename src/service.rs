@@ -96,8 +96,11 @@ async fn feed(pulse: Pulse, patience: Duration, feed: impl Fn()) {
 
 /// A line break would end the text, and what follows would be taken for another variable.
 fn one_line(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let line = words.collect::<Vec<_>>().join(" ");
+    let words = |line: &str| {
+        let words = line.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let line = text.trim().lines().map(words).collect::<Vec<_>>().join("; ");
     match line.char_indices().nth(limits::STATUS_CHARS) {
         Some((end, _)) => format!("{} ...", &line[..end]),
         None => line,
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn a_status_is_one_line_of_bounded_length() {
         let text = "blocked: the row\n  what to do:\tmend\u{1b}[31m it\r\nMAINPID=1\n";
-        assert_eq!(one_line(text), "blocked: the row what to do: mend [31m it MAINPID=1");
+        assert_eq!(one_line(text), "blocked: the row; what to do: mend [31m it; MAINPID=1");
         let long = one_line(&"ä".repeat(10_000));
         assert_eq!(long.chars().count(), limits::STATUS_CHARS + 4, "{long}");
     }

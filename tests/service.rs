@@ -130,7 +130,7 @@ impl Drop for Unit {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_manager_hears_how_it_is_from_the_start_to_the_stop() {
     let mut pair = Pair::new("told").await;
-    pair.config = "[copy]\nmax_rate = \"1MB\"\n".to_owned();
+    pair.config = "[copy]\nmax_rate = \"500kB\"\n".to_owned();
     pair.both("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
     pair.write("INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 12000) i; ANALYZE")
         .await;
