@@ -3,7 +3,7 @@
 //! A process that lives is no proof: a task can wait for ever for another one. So each loop that must
 //! not stand still says so each time it comes round, and whoever feeds the watchdog asks here first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -27,20 +27,22 @@ impl Pulse {
     #[must_use]
     pub fn of(&self, name: &'static str) -> Turning {
         let (turned, turned_at) = watch::channel(Instant::now());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((name, turned_at));
+        self.running().push((name, turned_at));
         Turning(turned)
     }
 
     /// A loop that hasn't turned for so long or longer, and for how long.
     #[must_use]
     pub fn stuck(&self, limit: Duration) -> Option<(&'static str, Duration)> {
+        let still = |(name, turned_at): &Loop| (*name, turned_at.borrow().elapsed());
+        self.running().iter().map(still).find(|(_, still)| *still >= limit)
+    }
+
+    /// Those that have not ended.
+    fn running(&self) -> MutexGuard<'_, Vec<Loop>> {
         let mut loops = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that have ended are nobody's concern.
         loops.retain(|(_, turned_at)| turned_at.has_changed().is_ok());
         loops
-            .iter()
-            .map(|(name, turned_at)| (*name, turned_at.borrow().elapsed()))
-            .find(|(_, still)| *still >= limit)
     }
 }
 
