@@ -36,6 +36,9 @@ const PINS: &[Pin] = &[
     ("transform_null_equals", "off", 0),
     // Nothing is found by accident, and nothing is hidden silently.
     ("search_path", "", 0),
+    // Where the ledger goes, and where an index that was held back is created again: a role need not be
+    // allowed to use its own default.
+    ("default_tablespace", "", 0),
     ("row_security", "off", 0),
     ("client_min_messages", "notice", 0),
     // Transactions.
