@@ -73,7 +73,7 @@ fuzz: ## any bytes into the decoder, any text into the configuration: FUZZ_RUNS 
 .PHONY: torture
 torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROUNDS times (300); three million rows under load
 	CDC_SIMULATOR_SEEDS=$(SEEDS) cargo test --release --locked --lib simulator::seeds::every -- --nocapture
-	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy -- --ignored --nocapture
+	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy --test memory -- --ignored --nocapture
 
 # The PostgreSQL server and, for the tests, pgbouncer and systemd-analyze, installed with apt if they are
 # missing. (Debian starts a server of its own then, on port 5432. Ours are started on other ports and never

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::connect::Session;
-use crate::engine::{self, Ended, Engine};
+use crate::engine::{self, Ended, Engine, LargeRows};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{DaemonState, Ledger, Severity, lock_key};
 use crate::limits;
@@ -42,6 +42,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
         delays: Delays::default(),
         last: None,
         unrecorded: None,
+        large_rows: LargeRows::default(),
     };
     while !shutdown.is_requested() {
         let started = tokio::select! {
@@ -53,7 +54,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
             Ok((mut engine, ledger)) => {
                 let since = Instant::now();
                 let shown = tokio::spawn(show_copy(ledger.clone(), screen.clone()));
-                let told = tell_service(config.clone(), ledger, engine.source(), service.clone());
+                let told = tell_service(config.clone(), ledger.clone(), engine.source(), service.clone());
                 let told = tokio::spawn(told);
                 let ended = engine.run(&mut shutdown, &turning).await;
                 told.abort();
@@ -67,6 +68,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                         if since.elapsed() > limits::BACKOFF_LONGEST {
                             daemon.delays.reset();
                         }
+                        let fault = turning.during(daemon.large_rows.explain(config, &ledger, fault)).await;
                         let until = Instant::now() + turning.during(daemon.report(fault)).await;
                         let pause = async {
                             engine.hold(until).await;
@@ -111,6 +113,7 @@ struct Daemon<'a> {
     last: Option<Last>,
     /// A fault that could not be written into the ledger when it happened.
     unrecorded: Option<(Severity, Fault)>,
+    large_rows: LargeRows,
 }
 
 /// The session to the target that holds the lock which makes this the only daemon of its migration.

@@ -6,6 +6,17 @@ use std::time::Duration;
 /// a `StringInfo` (`MaxAllocSize`, 1 GiB less one byte) holds for everything a server can send.
 pub const MESSAGE_BYTES: usize = 0x3fff_ffff;
 
+/// The largest row that can travel, in bytes of text: a message, less what frames a row in it. PostgreSQL
+/// itself can't print a larger one, neither for COPY nor for the stream.
+pub const ROW_BYTES: usize = MESSAGE_BYTES - 64 * 1024;
+
+/// From how many bytes of text on a row may be the one that a server couldn't print. Sizes are estimates:
+/// an old and a new row can be one message, and of some types only the compressed size is known.
+pub const LARGE_ROW_BYTES: u64 = 128 * 1024 * 1024;
+
+/// How long such a row is looked for.
+pub const LARGE_ROW_SEARCH: Duration = Duration::from_secs(60);
+
 /// The largest message before authentication, in bytes; an honest server sends a few hundred.
 pub const LOGIN_MESSAGE_BYTES: usize = 64 * 1024;
 

@@ -1,6 +1,6 @@
 //! The daemon's memory doesn't grow with a transaction, a row or a backlog.
 
-#![allow(clippy::print_stdout, reason = "all of it is a test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of it is a test")]
 
 mod support;
 
@@ -120,4 +120,66 @@ async fn a_thousand_tables_are_copied_within_the_bound() {
     assert!(peak < MOST_KIB);
     assert_eq!(number(&pair.target, "SELECT count(*) FROM cdc.copy").await, 1000);
     pair.ends_equal(daemon).await;
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// SQL for a `bytea` and a `text` of so many MiB.
+fn bytea(mib: u64) -> String {
+    format!("convert_to(repeat('x', {mib} * 1024 * 1024), 'UTF8')")
+}
+
+fn text(mib: u64) -> String {
+    format!("repeat('x', {mib} * 1024 * 1024)")
+}
+
+/// The first incident names this row, of about so many bytes of text.
+fn names(status: &serde_json::Value, severity: &str, key: &str, bytes: u64) -> bool {
+    let incident = &status["incidents"][0];
+    incident["severity"] == severity
+        && incident["table"] == "public.t"
+        && incident["key"] == key
+        && incident["remedy"].as_str().unwrap_or_default().contains(&format!("about {bytes} bytes"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_postgresql_can_t_print_is_named_in_the_copy_and_in_the_stream() {
+    let pair = Pair::new("too_large").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY, b bytea)").await;
+    pair.write(&format!("INSERT INTO t VALUES (1, 'x'), (2, {})", bytea(512))).await;
+    let daemon = pair.daemon();
+    pair.status_is("failing", |status| names(status, "failing", "id=2", 1024 * MIB)).await;
+    pair.write("DELETE FROM t WHERE id = 2").await;
+    pair.caught_up().await;
+    pair.write(&format!("INSERT INTO t VALUES (3, {})", bytea(512))).await;
+    let status = pair.status_is("blocked", |status| names(status, "blocked", "id=3", 1024 * MIB)).await;
+    assert!(status["incidents"][0]["lsn"].is_string(), "{status:#}");
+    assert_eq!(status["verdict"], "blocked");
+    assert!(peak_kib(&daemon) < MOST_KIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes 6 GB and some minutes"]
+async fn rows_of_up_to_a_gigabyte_of_text_arrive() {
+    let pair = Pair::new("gigabyte").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY, b bytea, t text)").await;
+    let large = |id: i32| {
+        format!("INSERT INTO t VALUES ({id}, {}, NULL), ({id} + 1, NULL, {})", bytea(300), text(900))
+    };
+    pair.write(&large(1)).await;
+    let daemon = pair.streaming().await;
+    println!("peak memory of the copy: {} MiB", peak_kib(&daemon) / 1024);
+    pair.write(&large(3)).await;
+    pair.write("DELETE FROM t WHERE id < 3").await;
+    pair.caught_up().await;
+    println!("peak memory of the stream: {} MiB", peak_kib(&daemon) / 1024);
+    let sizes = "SELECT string_agg(format('%s %s %s', id, octet_length(b), octet_length(t)), ',') FROM t";
+    for client in [&pair.source, &pair.target] {
+        let row = client.query_one(sizes, &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "3 314572800 ,4  943718400");
+    }
+    // Both values fit alone, and not together.
+    pair.write("INSERT INTO t SELECT 5, (SELECT b FROM t WHERE id = 3), (SELECT t FROM t WHERE id = 4)")
+        .await;
+    pair.status_is("blocked", |status| names(status, "blocked", "id=5", 1500 * MIB)).await;
 }

@@ -257,6 +257,9 @@ impl Applier {
             })
             .collect();
         let bytes = values.iter().map(|v| v.0.map_or(4, |bytes| 4 + bytes.len())).sum();
+        if let Err(fault) = fits(bytes) {
+            return Err(first_cause(in_flight, batch, place, fault).await);
+        }
         let execute = async move { session.execute_raw(&prepared.statement, values).await };
         in_flight.push(execute, bytes, Some(place), true).await.map_err(|t| explain(batch, t))
     }
@@ -355,6 +358,17 @@ async fn first_cause(
     }
 }
 
+/// The target would end the connection at a longer message, without saying why.
+fn fits(bytes: usize) -> Result<()> {
+    if bytes <= limits::ROW_BYTES {
+        return Ok(());
+    }
+    let most = limits::ROW_BYTES;
+    Err(Fault::person(format!("the row has {bytes} bytes of text, and the target takes no more than {most}"))
+        .on(Side::Target)
+        .remedy("pass its transaction over (cdc skip with the LSN) and carry its rows by hand, with COPY ... (FORMAT binary)"))
+}
+
 /// A parameter in the text that the source's output function wrote.
 #[derive(Clone, Copy, Debug)]
 struct Text<'a>(Option<&'a [u8]>);
@@ -398,5 +412,18 @@ impl ToSql for Text<'_> {
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         self.to_sql(ty, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_the_target_would_not_take_is_refused() {
+        assert!(fits(limits::ROW_BYTES).is_ok());
+        let fault = fits(limits::ROW_BYTES + 1).unwrap_err();
+        assert_eq!(fault.reaction(), Reaction::Person);
+        assert!(fault.what().contains("1073676288 bytes"), "{fault}");
     }
 }

@@ -282,6 +282,12 @@ impl Batcher {
         self.open.as_ref().is_some_and(|open| open.applied_already)
     }
 
+    /// The commit LSN of the transaction that is being received.
+    #[must_use]
+    pub fn receiving(&self) -> Option<Lsn> {
+        self.open.as_ref().map(|open| open.transaction.commit_lsn)
+    }
+
     /// The position after everything that has been received completely.
     #[must_use]
     pub fn position(&self) -> Lsn {

@@ -1,11 +1,13 @@
 //! What the system catalogs say: the tables that can be replicated, and how the target's are built.
 
+mod large;
 mod names;
 mod published;
 mod rows;
 mod source;
 mod target;
 
+pub use large::{LargeRow, largest_row};
 pub use names::{TableName, quote_identifier, quote_literal};
 pub use published::{PublishedTable, published, published_names};
 pub use rows::{empty, rows_exist};

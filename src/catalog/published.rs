@@ -7,6 +7,7 @@ use super::names::TableName;
 use super::source::Identity;
 use crate::chunk::KeyType;
 use crate::fault::{Fault, Result, Side};
+use crate::limits;
 
 /// A relation that is in the stream under its own name.
 #[derive(Clone, Debug)]
@@ -45,6 +46,13 @@ impl PublishedTable {
     #[must_use]
     pub fn chunk_columns(&self) -> &[String] {
         &self.key[..self.chunk_key.len()]
+    }
+
+    /// Whether it can have a row of more than [`limits::LARGE_ROW_BYTES`]: however well that is compressed,
+    /// some of it is outside the heap.
+    #[must_use]
+    pub fn has_large_values(&self) -> bool {
+        self.bytes.saturating_sub(self.pages * 8192) > limits::LARGE_ROW_BYTES / 512
     }
 
     fn of(row: &Row) -> Result<Self> {

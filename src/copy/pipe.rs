@@ -47,7 +47,7 @@ pub(super) async fn pipe(
     // One message a row would cost the target more than reading the row does.
     let mut gathered = BytesMut::with_capacity(limits::COPY_MESSAGE_BYTES);
     while let Some(row) = rows.next().await {
-        let row = row.map_err(Broken::Source)?;
+        let mut row = row.map_err(Broken::Source)?;
         // The protocol promises one message a row (PostgreSQL documentation, 55.2.6).
         piped.rows += 1;
         piped.bytes += row.len() as u64;
@@ -56,7 +56,11 @@ pub(super) async fn pipe(
             sink.feed(gathered.split().freeze()).await.map_err(Broken::Target)?;
         }
         if row.len() >= limits::COPY_MESSAGE_BYTES {
-            sink.feed(row).await.map_err(Broken::Target)?;
+            // In pieces: the client would make one more copy of a large row.
+            while !row.is_empty() {
+                let piece = row.split_to(row.len().min(limits::COPY_MESSAGE_BYTES));
+                sink.feed(piece).await.map_err(Broken::Target)?;
+            }
         } else {
             gathered.extend_from_slice(&row);
         }

@@ -11,6 +11,7 @@ use super::planner::snapshot;
 use super::statements;
 use super::table::TableCopy;
 use super::who::who;
+use crate::catalog::largest_row;
 use crate::chunk::{ChunkId, KeyRange, Snapshot, Xid};
 use crate::connect::{ConnInfo, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
@@ -252,7 +253,7 @@ impl Reader {
             ))
             .on(Side::Target)
             .remedy("look for a trigger on the target's table that fires also for replicas, and disable it")),
-            Err(Broken::Source(error)) => Err(reading(&error)),
+            Err(Broken::Source(error)) => Err(self.large_row(table, range, reading(&error)).await),
             Err(Broken::Target(error)) => {
                 let fault = Fault::sql(Side::Target, &place, &error);
                 match error.as_db_error().and_then(|e| line_of(e.where_()?)) {
@@ -262,6 +263,25 @@ impl Reader {
                 .and_then(Err)
             }
         }
+    }
+
+    /// Says which row a fault is about, if it is about one that is too large: the source fails while it
+    /// prints the row and doesn't tell.
+    async fn large_row(&self, table: &TableCopy, range: &KeyRange, fault: Fault) -> Fault {
+        if !fault.may_be_a_large_row() || self.source.batch_execute("ROLLBACK").await.is_err() {
+            return fault;
+        }
+        let condition = range.to_sql(table.source.chunk_columns());
+        let search = largest_row(&self.source, &table.source, condition.as_deref());
+        let Ok(Ok(Some(row))) = tokio::time::timeout(limits::LARGE_ROW_SEARCH, search).await else {
+            return fault;
+        };
+        fault.table(row.table).key(row.key).reacting(Reaction::Person).remedy(format!(
+            "the text of a row with all its values (bytea counts twice, a backslash or a line break in text, too) must \
+             stay below 1 GiB; this one, the largest there, has about {} bytes. Make it smaller, or leave its table out \
+             (tables.exclude) and carry it by hand, with COPY ... (FORMAT binary)",
+            row.bytes
+        ))
     }
 
     /// The key of the row that came in this line, read once more under the same snapshot.

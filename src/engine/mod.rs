@@ -12,6 +12,7 @@
 
 mod copying;
 mod jobs;
+mod large;
 mod monitor;
 mod origin;
 mod prepare;
@@ -19,5 +20,6 @@ mod publications;
 mod run;
 mod task;
 
+pub use large::LargeRows;
 pub use prepare::{Prepared, prepare};
 pub use run::{Ended, Engine};

@@ -185,8 +185,19 @@ impl Engine {
                 fault = self.monitor.fault() => return Err(fault),
                 event = self.copying.next() => self.copied(event).await?,
                 _ = timer.tick() => self.keep_in_touch(is_reading).await?,
-                frame = self.stream.next(), if is_reading => self.receive(frame?)?,
+                frame = self.stream.next(), if is_reading => match frame {
+                    Ok(frame) => self.receive(frame)?,
+                    Err(fault) => return Err(self.located(fault)),
+                },
             }
+        }
+    }
+
+    /// What the source reports instead of a change belongs to the transaction that it was sending.
+    fn located(&self, fault: Fault) -> Fault {
+        match self.batcher.receiving() {
+            Some(commit_lsn) if !fault.is_unreachable() => fault.lsn(commit_lsn),
+            _ => fault,
         }
     }
 
