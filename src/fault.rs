@@ -105,6 +105,7 @@ impl Fault {
     #[must_use]
     pub fn bug(what: impl Into<String>) -> Self {
         Self::new(Reaction::Bug, what)
+            .remedy("this is a bug in cdc: please report it, with this message and the log around it")
     }
 
     /// A database that can't be reached at all (exit status 3 for a command that needs it).

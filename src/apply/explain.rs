@@ -30,7 +30,7 @@ pub(super) fn explain(batch: &Batch, (place, wrong): Trouble) -> RoundFailure {
     let fault = match wrong {
         Wrong::Refused(error) => {
             let fault = Fault::sql(Side::Target, &format!("applying the source's {}", name(change)), &error);
-            match remedy_for(fault.code().map(|code| code.code())) {
+            match remedy_for(fault.code().map(|code| code.code()), fault.what()) {
                 Some(remedy) => fault.remedy(remedy),
                 None => fault,
             }
@@ -87,14 +87,27 @@ pub(super) fn locate(batch: &Batch, place: Place, fault: Fault) -> RoundFailure 
     RoundFailure { fault, transaction: Some(place.transaction) }
 }
 
-fn remedy_for(sqlstate: Option<&str>) -> Option<&'static str> {
+fn remedy_for(sqlstate: Option<&str>, message: &str) -> Option<&'static str> {
     Some(match sqlstate? {
         "23505" | "23P01" => {
             "the target already has a row that stands in the way: delete that row on the target (the source's row \
              replaces it), or drop the constraint if only the target has it; the stream goes on by itself within 30 s"
         }
+        // The server says it in its language, and in English under lc_messages = C.
+        "23514" if message.contains("no partition of relation") => {
+            "the target's table has no partition for this row: create the partition as it is on the source; the \
+             stream goes on by itself within 30 s"
+        }
         code if code.starts_with("23") => {
             "the target has a constraint that the source's row does not meet: drop it or make it as on the source; \
+             the stream goes on by itself within 30 s"
+        }
+        "22P02" => {
+            "the target's column can't hold the source's value: give it the source's type, or the enum the missing \
+             label (ALTER TYPE ... ADD VALUE); the stream goes on by itself within 30 s"
+        }
+        "22012" => {
+            "an index or a generated column of the target's table computes this: drop it or make it as on the source; \
              the stream goes on by itself within 30 s"
         }
         code if code.starts_with("22") => {
@@ -103,7 +116,9 @@ fn remedy_for(sqlstate: Option<&str>) -> Option<&'static str> {
         }
         "25006" => "the target is read-only: make it writable; the stream goes on by itself within 30 s",
         "42501" => {
-            "give the role the right to write this table on the target; the stream goes on by itself within 30 s"
+            "give the role the right to write this table on the target (GRANT SELECT, INSERT, UPDATE, DELETE, \
+             TRUNCATE ON ... TO ...); if it is row-level security, let it be the table's owner without FORCE, or give \
+             it BYPASSRLS; the stream goes on by itself within 30 s"
         }
         "0A000" => {
             "if it is a foreign key of a table that the source doesn't have, drop the foreign key on the target until \
@@ -111,6 +126,14 @@ fn remedy_for(sqlstate: Option<&str>) -> Option<&'static str> {
         }
         code if code.starts_with("42") => {
             "make the target's table as it is on the source; the stream goes on by itself within 30 s"
+        }
+        code if code.starts_with("54") => {
+            "a limit of the target's server: if it is about an index, drop the index on the target, or make it as on \
+             the source; the stream goes on by itself within 30 s"
+        }
+        code if code.starts_with("P0") => {
+            "a trigger or a rule of the target's table raised this: disable it on the target until the cutover; the \
+             stream goes on by itself within 30 s"
         }
         _ => return None,
     })

@@ -92,8 +92,8 @@ impl Fitted {
                     fault(
                         format!("the column {} of the source's table is missing", column.name),
                         format!(
-                            "on the target: ALTER TABLE {} ADD COLUMN {quoted} with the source's type; the stream \
-                             goes on by itself",
+                            "on the target: ALTER TABLE {} ADD COLUMN {quoted} with the source's type, or if it was \
+                             renamed, rename it there; the stream goes on by itself",
                             table.name.to_sql()
                         ),
                     )

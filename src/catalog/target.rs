@@ -138,7 +138,8 @@ pub async fn destination(
 
 fn missing_table(name: &TableName) -> Fault {
     Fault::person("the table is missing").on(Side::Target).table(name.to_string()).remedy(
-        "create it there as it is on the source; the stream goes on by itself and nothing is lost meanwhile",
+        "create it there as it is on the source, or if it was renamed, rename it there; the stream goes on by itself \
+         and nothing is lost meanwhile",
     )
 }
 

@@ -14,6 +14,23 @@ use tokio_postgres::{Client, Config, NoTls};
 /// How long a test waits for what should happen in a moment, on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The password in the daemon's connection strings; the servers that trust everybody don't ask for it.
+/// It may appear in nothing that `cdc` says.
+pub const PASSWORD: &str = "s3same-0pen";
+
+/// What `cdc` has said, whatever was wrong, says what to do, is no panic, no bug, and no secret.
+pub fn assert_well_said(text: &str) {
+    for never in ["panicked", "bug in cdc", PASSWORD] {
+        assert!(!text.contains(never), "it says {never:?}:\n{text}");
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    for (i, line) in lines.iter().enumerate() {
+        let needs_person = line.contains(" ERROR blocked: ") || line.contains(" ERROR refused to start: ");
+        let is_advised = lines.get(i + 1).is_some_and(|next| next.starts_with("  what to do: "));
+        assert!(!needs_person || is_advised, "it doesn't say what to do: {line}\n{text}");
+    }
+}
+
 /// Two servers that all tests of one file share; each test has databases of its own on them.
 struct Servers {
     source: Cluster,
@@ -156,9 +173,14 @@ impl Pair {
             true => self.config.replace("[tables]\n", tables),
             false => format!("{}\n{tables}", self.config),
         };
+        let secret = |url: &str| {
+            url.replacen("postgres://postgres@", &format!("postgres://postgres:{PASSWORD}@"), 1)
+        };
         let text = format!(
             "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}",
-            self.name, self.daemon_source_url, self.daemon_target_url
+            self.name,
+            secret(&self.daemon_source_url),
+            secret(&self.daemon_target_url)
         );
         std::fs::write(&file, text).expect("the configuration is written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_cdc"));
@@ -173,7 +195,10 @@ impl Pair {
 
     /// Runs `cdc` with these arguments to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).output().expect("cdc runs")
+        let output = self.command().args(arguments).output().expect("cdc runs");
+        assert_well_said(&String::from_utf8_lossy(&output.stdout));
+        assert_well_said(&String::from_utf8_lossy(&output.stderr));
+        output
     }
 
     /// Starts the daemon.
@@ -386,13 +411,17 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // Its directory may be gone already.
+        let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
             if std::thread::panicking() {
-                // Its directory may be gone already.
-                eprintln!("--- the daemon's log\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+                eprintln!("--- the daemon's log\n{}", log());
             }
+        }
+        if !std::thread::panicking() {
+            assert_well_said(&log());
         }
     }
 }
