@@ -131,7 +131,7 @@ impl Fault {
                 if let Some(detail) = db.detail() {
                     what.push_str(&format!(" ({detail})"));
                 }
-                let fault = Self::new(reaction_to(db.code()), what).on(side).sqlstate(db.code().clone());
+                let fault = Self::server(side, what, db.code());
                 match (db.schema(), db.table()) {
                     (Some(schema), Some(table)) => fault.table(format!("{schema}.{table}")),
                     _ => fault,
@@ -143,6 +143,16 @@ impl Fault {
                 // What is left are values or messages that the client library can't handle.
                 None => Self::person(format!("{doing}: {}", Chain(error))).on(side),
             },
+        }
+    }
+
+    /// An error that a server reported, with what its SQLSTATE asks of us and of a person.
+    #[must_use]
+    pub fn server(side: Side, what: String, code: &SqlState) -> Self {
+        let fault = Self::new(reaction_to(code), what).on(side).sqlstate(code.clone());
+        match usual_remedy(code) {
+            Some(remedy) => fault.remedy(remedy),
+            None => fault,
         }
     }
 
@@ -344,6 +354,30 @@ pub fn reaction_to(state: &SqlState) -> Reaction {
             _ => Reaction::Retry,
         },
     }
+}
+
+/// What to do about a SQLSTATE, where the place knows nothing better. What passes within moments needs
+/// nothing.
+fn usual_remedy(state: &SqlState) -> Option<&'static str> {
+    Some(match state.code() {
+        "40001" | "40P01" | "55P03" | "55006" | "57014" => return None,
+        "25006" => {
+            "the database is read-only: a standby, or one that was set so. Connect to the primary, or make it writable"
+        }
+        "42501" => "give the role this right (GRANT ... TO ...), or connect as the owner",
+        "53100" => "make room on the disk of this server; it is tried again until there is some",
+        "53200" => "the server has too little memory, or too many locks: its log says which limit to raise",
+        "53300" => {
+            "end connections that aren't needed, or raise max_connections; it is tried again until one is free"
+        }
+        "XX001" | "XX002" => {
+            "this server's files are damaged: its log says which. Restore it before anything else"
+        }
+        code => match &code[..2] {
+            "08" | "25" | "57" => return None,
+            _ => "look at this server's log for more",
+        },
+    })
 }
 
 #[cfg(test)]

@@ -491,6 +491,7 @@ async fn stops_says_so_and_goes_on(case: &'static Case) {
 async fn a_change_that_does_not_fit_stops_the_stream_until_a_person_has_mended_it() {
     let cases = CASES.iter().map(|case| tokio::spawn(stops_says_so_and_goes_on(case)));
     let names = CASES.iter().map(|case| case.name);
-    let failed: Vec<_> = join_all(cases).await.into_iter().zip(names).filter(|(end, _)| end.is_err()).collect();
+    let failed: Vec<_> =
+        join_all(cases).await.into_iter().zip(names).filter(|(end, _)| end.is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }

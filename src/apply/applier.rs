@@ -11,14 +11,14 @@ use bytes::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
 use super::batch::{Batch, Change, Position};
-use super::explain::{RoundFailure, explain, locate};
+use super::explain::{RoundFailure, explain, locate, refused};
 use super::in_flight::{InFlight, Place};
 use super::statement::{self, Parameter, Shape};
 use super::table::Fitted;
 use crate::catalog::TableName;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{send_back_sql, write_checkpoint_sql};
+use crate::ledger::{self, send_back_sql, write_checkpoint_sql};
 use crate::limits;
 use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
 
@@ -79,10 +79,7 @@ impl Applier {
         epoch: i64,
         roots: HashMap<TableName, TableName>,
     ) -> Result<Self> {
-        let checkpoint = session
-            .prepare(write_checkpoint_sql())
-            .await
-            .map_err(|e| Fault::sql(Side::Target, "preparing the checkpoint", &e))?;
+        let checkpoint = session.prepare(write_checkpoint_sql()).await.map_err(|e| ledger::fault(&e))?;
         Ok(Self {
             session,
             name: name.to_owned(),
@@ -186,7 +183,7 @@ impl Applier {
                 ],
             )
             .await
-            .map_err(|e| Fault::sql(Side::Target, "writing the checkpoint", &e))?;
+            .map_err(|e| ledger::fault(&e))?;
         if rows != 1 {
             return Err(Fault::retry(
                 "the checkpoint is not ours to write: another daemon of this migration has started since, or the \
@@ -281,9 +278,11 @@ impl Applier {
         }
         let statement = key.1.statement(&table);
         let prepared = Arc::new(Prepared {
-            statement: self.session.prepare(&statement.sql).await.map_err(|e| {
-                Fault::sql(Side::Target, "preparing a statement", &e).table(table.target.to_string())
-            })?,
+            statement: self
+                .session
+                .prepare(&statement.sql)
+                .await
+                .map_err(|e| refused("preparing a statement", &e).table(table.target.to_string()))?,
             parameters: statement.parameters,
         });
         if self.statements.len() >= limits::PREPARED_STATEMENTS {

@@ -28,16 +28,19 @@ pub(super) fn explain(batch: &Batch, (place, wrong): Trouble) -> RoundFailure {
     };
     let change = &batch.transactions[place.transaction].changes[place.change];
     let fault = match wrong {
-        Wrong::Refused(error) => {
-            let fault = Fault::sql(Side::Target, &format!("applying the source's {}", name(change)), &error);
-            match remedy_for(fault.code().map(|code| code.code()), fault.what()) {
-                Some(remedy) => fault.remedy(remedy),
-                None => fault,
-            }
-        }
+        Wrong::Refused(error) => refused(&format!("applying the source's {}", name(change)), &error),
         Wrong::Rows(rows) => wrong_rows(change, rows).on(Side::Target),
     };
     locate(batch, place, fault)
+}
+
+/// What the target refused, with what to do.
+pub(super) fn refused(doing: &str, error: &tokio_postgres::Error) -> Fault {
+    let fault = Fault::sql(Side::Target, doing, error);
+    match remedy_for(fault.code().map(|code| code.code()), fault.what()) {
+        Some(remedy) => fault.remedy(remedy),
+        None => fault,
+    }
 }
 
 fn name(change: &Change) -> &'static str {
@@ -116,8 +119,8 @@ fn remedy_for(sqlstate: Option<&str>, message: &str) -> Option<&'static str> {
         }
         "25006" => "the target is read-only: make it writable; the stream goes on by itself within 30 s",
         "42501" => {
-            "give the role the right to write this table on the target (GRANT SELECT, INSERT, UPDATE, DELETE, \
-             TRUNCATE ON ... TO ...); if it is row-level security, let it be the table's owner without FORCE, or give \
+            "give the role the right to write this table on the target (GRANT USAGE ON SCHEMA ... TO ...; GRANT \
+             SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ... TO ...); if it is row-level security, let it be the table's owner without FORCE, or give \
              it BYPASSRLS; the stream goes on by itself within 30 s"
         }
         "0A000" => {

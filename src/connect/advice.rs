@@ -246,7 +246,7 @@ fn refused(place: Place<'_>, info: &ConnInfo, encrypted: bool, purpose: Purpose,
             "no password was given: put it into the connection string, a passfile or PGPASSWORD",
         ),
         "28P01" => fault.remedy(
-            "check user and password; in a URI, every character of the password other than letters, digits and \
+            "check user and password, and that the role exists; in a URI, every character of the password other than letters, digits and \
              -._~ must be percent-encoded (@ is %40, : is %3A, / is %2F, % is %25)",
         ),
         "28000" if !encrypted => fault.remedy(format!(
@@ -257,6 +257,9 @@ fn refused(place: Place<'_>, info: &ConnInfo, encrypted: bool, purpose: Purpose,
             "check that role {user} exists and may log in, that pg_hba.conf admits it from here with TLS (a \
              hostnossl line wants sslmode=disable), and sslcert and sslkey if it asks for a client certificate"
         )),
+        "55000" => fault.remedy(
+            "if somebody has closed the database for a while, wait, or open it: ALTER DATABASE ... ALLOW_CONNECTIONS true",
+        ),
         "3D000" => fault.remedy("check the database's name (it is the user's name if none is given), or create it"),
         "42501" if purpose == Purpose::Replication => fault.remedy(format!(
             "give the role the privilege, as a superuser: ALTER ROLE {user} REPLICATION (managed servers have \

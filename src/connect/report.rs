@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::fault::{Fault, Side, reaction_to};
+use crate::fault::{Fault, Side};
 
 /// An error or a notice (PostgreSQL documentation, chapter "Error and Notice Message Fields").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Report {
         if let Some(detail) = &self.detail {
             what.push_str(&format!(" ({detail})"));
         }
-        let fault = Fault::new(reaction_to(&self.code), what).on(side).sqlstate(self.code.clone());
+        let fault = Fault::server(side, what, &self.code);
         match &self.hint {
             Some(hint) => fault.remedy(hint.clone()),
             None => fault,

@@ -92,6 +92,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
     refuse_pooler(guard, &apply).await?;
     apply.become_replica().await?;
+    ledger.refuse_missing_rows().await?;
     let known = ledger.next_epoch().await?;
     let recorded = if known.is_some() { ledger.origin().await? } else { None };
     if let Some(recorded) = &recorded {
@@ -295,7 +296,8 @@ async fn begin(
         ))
         .on(Side::Source)
         .remedy(format!(
-            "if nothing else uses it: SELECT pg_drop_replication_slot('{}'); otherwise give this migration another name",
+            "if the ledger (schema cdc on the target) was lost, put it back: the slot holds what it needs. If nothing \
+             else uses the slot: SELECT pg_drop_replication_slot('{}'); otherwise give this migration another name",
             origin.slot
         )));
     }

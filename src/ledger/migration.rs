@@ -101,8 +101,20 @@ pub struct Ledger {
 }
 
 /// Turns an error of a ledger statement into a fault.
-pub(super) fn fault(error: &tokio_postgres::Error) -> Fault {
-    Fault::sql(Side::Target, "using the ledger (schema cdc)", error)
+#[must_use]
+pub fn fault(error: &tokio_postgres::Error) -> Fault {
+    let fault = Fault::sql(Side::Target, "using the ledger (schema cdc)", error);
+    match fault.code().map(|code| code.code()) {
+        Some("42501") => fault.remedy(
+            "the role must own the schema cdc and its tables: connect as the role that began this migration, or ALTER \
+             SCHEMA cdc OWNER TO ..., and each of its tables",
+        ),
+        Some("3F000" | "42P01" | "42703" | "42804" | "42883") => fault.remedy(
+            "the schema cdc is not as this version of cdc makes it. Run the version of cdc that made it; if something \
+             was renamed or removed by hand, put it back. If it is somebody else's schema, it has to be renamed",
+        ),
+        _ => fault,
+    }
 }
 
 impl Ledger {
@@ -133,9 +145,18 @@ impl Ledger {
                 include_str!("../../sql/ledger.sql")
             );
             self.session.batch_execute(&sql).await.map_err(|e| {
-                Fault::sql(Side::Target, "creating the ledger (schema cdc)", &e).remedy(
-                    "give the role CREATE on the target database: GRANT CREATE ON DATABASE ... TO ...",
-                )
+                let fault = Fault::sql(Side::Target, "creating the ledger (schema cdc)", &e);
+                match fault.code().map(|code| code.code()) {
+                    Some("42501") => fault.remedy(
+                        "give the role CREATE on the target database: GRANT CREATE ON DATABASE ... TO ... If there is a \
+                         schema cdc already, the role must own it; if it is somebody else's, it has to be renamed",
+                    ),
+                    Some("42703" | "42P07" | "42809" | "42830") => fault.remedy(
+                        "there is a schema cdc already that is not as this version of cdc makes it. Run the version of \
+                         cdc that made it; if it is somebody else's schema, it has to be renamed",
+                    ),
+                    _ => fault,
+                }
             })?;
         }
         self.session

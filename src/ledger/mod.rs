@@ -7,10 +7,11 @@ mod checkpoint;
 mod copy;
 mod incident;
 mod migration;
+mod missing;
 mod progress;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
 pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table, send_back_sql};
 pub use incident::{Incident, Severity, constraint_part};
-pub use migration::{DaemonState, Ledger, Origin, Phase, lock_key};
+pub use migration::{DaemonState, Ledger, Origin, Phase, fault, lock_key};
 pub use progress::{CopyProgress, TableProgress, TableState};

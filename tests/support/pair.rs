@@ -173,9 +173,8 @@ impl Pair {
             true => self.config.replace("[tables]\n", tables),
             false => format!("{}\n{tables}", self.config),
         };
-        let secret = |url: &str| {
-            url.replacen("postgres://postgres@", &format!("postgres://postgres:{PASSWORD}@"), 1)
-        };
+        let secret =
+            |url: &str| url.replacen("postgres://postgres@", &format!("postgres://postgres:{PASSWORD}@"), 1);
         let text = format!(
             "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}",
             self.name,
