@@ -443,3 +443,115 @@ async fn a_target_behind_a_transaction_pooler_is_refused_and_its_sessions_are_le
     let row = row.unwrap();
     assert_eq!((row.get(0), row.get(1)), (Some("\"$user\", public"), Some("ISO, MDY")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_its_own_target_is_refused_and_keeps_its_rows() {
+    let mut pair = Pair::new("itself").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    pair.daemon_target_url = pair.source_url.replace("127.0.0.1", "localhost");
+    refuses_untouched(&pair, &["source and target are the same database", "CDC_TARGET_URL"]).await;
+    assert_eq!(number(&pair.source, "SELECT count(*) FROM t").await, 1);
+    pair.daemon_target_url = pair.target_url.clone();
+    let daemon = pair.streaming().await;
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_migrations_into_the_same_tables_are_refused_and_into_others_they_are_not() {
+    let mut pair = Pair::new("one").await;
+    pair.both(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO a VALUES (1)",
+    )
+    .await;
+    pair.config = "[tables]\nexclude = [\"public.b\"]\n".to_owned();
+    let one = pair.streaming().await;
+    pair.name = "two".to_owned();
+    pair.config = String::new();
+    let said =
+        ["the migration \"one\" replicates into this table already", "table public.a", "name = \"one\""];
+    pair.refuses(2, &said).await;
+    assert_eq!(number(&pair.target, "SELECT count(*) FROM a").await, 1);
+    pair.config = "[tables]\nexclude = [\"public.a\"]\n".to_owned();
+    let two = pair.streaming().await;
+    pair.write("INSERT INTO a VALUES (2); INSERT INTO b VALUES (2)").await;
+    pair.caught_up().await;
+    assert!(two.terminate().await.success());
+    pair.name = "one".to_owned();
+    pair.ends_equal(one).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_a_hot_standby_is_refused() {
+    let primary = Cluster::start("primary").await.unwrap();
+    let mut standby = Cluster::start("standby").await.unwrap();
+    let mut pair = Pair::new("to_standby").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    pair.target = connect(&primary.url("postgres")).await;
+    pair.target_url = primary.url("postgres");
+    pair.target.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    make_standby(&primary, &mut standby).await;
+    pair.daemon_target_url = standby.url("postgres");
+    refuses_untouched(&pair, &["target: the target is a hot standby", "connect to the primary"]).await;
+    pair.daemon_target_url = primary.url("postgres");
+    let daemon = pair.streaming().await;
+    pair.write("INSERT INTO t VALUES (1)").await;
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_cdc_that_is_no_ledger_of_this_version_is_left_alone() {
+    let mut pair = Pair::new("foreign_ledger").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    pair.target
+        .batch_execute(
+            "CREATE ROLE no_owner LOGIN; GRANT SET ON PARAMETER session_replication_role TO no_owner;
+             GRANT ALL ON t TO no_owner; GRANT CREATE ON DATABASE foreign_ledger TO no_owner",
+        )
+        .await
+        .unwrap();
+    let url = pair.target_url.clone();
+    let (owner, other) = (url.clone(), as_role(&url, "no_owner"));
+    for (schema, target, message, remedy) in [
+        // Somebody else's.
+        ("CREATE TABLE cdc.events (id int)", &other, "permission denied for schema cdc", "has to be renamed"),
+        ("CREATE TABLE cdc.migration (id int)", &owner, "\"name\"", "has to be renamed"),
+        ("CREATE VIEW cdc.migration AS SELECT 1", &owner, "\"migration\"", "has to be renamed"),
+        // As another version has made it.
+        (
+            "CREATE TABLE cdc.migration (name text); CREATE TABLE cdc.held_back ()",
+            &owner,
+            "using the ledger (schema cdc): ",
+            "Run the version of cdc that made it",
+        ),
+    ] {
+        pair.target.batch_execute(&format!("CREATE SCHEMA cdc; {schema}")).await.unwrap();
+        pair.daemon_target_url = target.clone();
+        pair.refuses(2, &[message, remedy]).await;
+        pair.target.batch_execute("DROP SCHEMA cdc CASCADE").await.unwrap();
+        assert_untouched(&pair).await;
+    }
+    pair.daemon_target_url = url;
+    let daemon = pair.streaming().await;
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_somebody_else_uses_is_waited_for_and_told() {
+    use cdc::connect::{ConnInfo, Environment};
+    let pair = Pair::new("slot_used").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    assert!(pair.streaming().await.terminate().await.success());
+    let info = ConnInfo::parse(&pair.source_url, &Environment::empty()).unwrap();
+    let side = cdc::fault::Side::Source;
+    let somebody = cdc::replication::Walsender::connect(&info, side, "somebody").await.unwrap();
+    let publications = ["cdc_slot_used".to_owned()];
+    let held = somebody.start_replication("cdc_slot_used", cdc::lsn::Lsn::ZERO, &publications).await.unwrap();
+    pair.write("INSERT INTO t VALUES (1)").await;
+    let daemon = pair.daemon();
+    daemon.wait_for_log("the replication slot cdc_slot_used is in use by pid ").await;
+    daemon.wait_for_log("(\"somebody\")").await;
+    daemon.wait_for_log("SELECT pg_terminate_backend(").await;
+    drop(held);
+    daemon.wait_for_log(" streaming").await;
+    pair.ends_equal(daemon).await;
+}

@@ -6,6 +6,7 @@
 mod support;
 
 use cdc::demo::Cluster;
+use futures_util::future::join_all;
 use support::pair::{Pair, connect, number};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +27,9 @@ async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
         .await
         .unwrap();
     pair.refuses(2, &["another database", "position_other", "another name"]).await;
-    pair.daemon_source_url = pair.target_url.clone();
+    let other = connect(&pair.target_url.replace("/position", "/postgres")).await;
+    other.batch_execute("CREATE DATABASE position_elsewhere").await.unwrap();
+    pair.daemon_source_url = pair.target_url.replace("/position", "/position_elsewhere");
     pair.refuses(2, &["another server", "what to do: "]).await;
     pair.daemon_source_url = source;
 
@@ -164,4 +167,161 @@ async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
     assert_eq!(pair.status_text(&["--incidents"]).0, 2);
     assert!(daemon.terminate().await.success());
     pair.refuses(2, &["the replication slot cdc_lost is lost", "max_slot_wal_keep_size"]).await;
+}
+
+/// Somebody changes the publication that the daemon has made.
+struct Changed {
+    name: &'static str,
+    /// The daemon runs meanwhile.
+    is_running: bool,
+    /// On the source, after `ALTER PUBLICATION ...`.
+    change: &'static str,
+    /// What is said of it, and with what severity.
+    message: &'static str,
+    severity: &'static str,
+    /// What a person does, after `ALTER PUBLICATION ...`.
+    mend: &'static [&'static str],
+}
+
+const NOT_FOLLOWED: &str = "the table is not followed: it is not in the migration's publication";
+
+const CHANGED: &[Changed] = &[
+    Changed {
+        name: "taken_out",
+        is_running: true,
+        change: "DROP TABLE t",
+        message: NOT_FOLLOWED,
+        severity: "warning",
+        mend: &["ADD TABLE t"],
+    },
+    Changed {
+        name: "taken_out_stopped",
+        is_running: false,
+        change: "DROP TABLE t",
+        message: NOT_FOLLOWED,
+        severity: "warning",
+        mend: &["ADD TABLE t"],
+    },
+    Changed {
+        name: "inserts_only",
+        is_running: true,
+        change: "SET (publish = 'insert')",
+        message: "was changed: it publishes \"insert\"",
+        severity: "blocked",
+        mend: &["SET (publish = 'insert, update, delete, truncate')"],
+    },
+    Changed {
+        name: "inserts_only_stopped",
+        is_running: false,
+        change: "SET (publish = 'insert')",
+        message: "was changed: it publishes \"insert\"",
+        severity: "blocked",
+        mend: &["SET (publish = 'insert, update, delete, truncate')"],
+    },
+    Changed {
+        name: "via_root",
+        is_running: true,
+        change: "SET (publish_via_partition_root = true)",
+        message: "was changed: it publishes partitions as their root",
+        severity: "blocked",
+        mend: &["SET (publish_via_partition_root = false)"],
+    },
+    Changed {
+        name: "some_columns",
+        is_running: true,
+        change: "SET TABLE p, t (id)",
+        message: "was changed: it has a row filter or a column list for public.t",
+        severity: "blocked",
+        mend: &["DROP TABLE t", "ADD TABLE t"],
+    },
+    Changed {
+        name: "some_rows",
+        is_running: true,
+        change: "SET TABLE p, t WHERE (id > 3)",
+        message: "was changed: it has a row filter or a column list for public.t",
+        severity: "blocked",
+        mend: &["DROP TABLE t", "ADD TABLE t"],
+    },
+];
+
+async fn nothing_is_skipped_when_it_is_changed_back(case: &'static Changed) {
+    let pair = Pair::new(case.name).await;
+    pair.both(
+        "CREATE TABLE t (id int PRIMARY KEY, v text);
+         CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+         CREATE TABLE p_1 PARTITION OF p DEFAULT",
+    )
+    .await;
+    let write = async |v: &str, ids: &str| {
+        for table in ["t", "p"] {
+            let rows = format!("SELECT i, '{v}' FROM generate_series({ids}) i");
+            let sql = format!(
+                "UPDATE {table} SET v = '{v}'; INSERT INTO {table} {rows}; DELETE FROM {table} WHERE id % 5 = 0"
+            );
+            pair.write(&sql).await;
+        }
+    };
+    let alter = async |what: &str| pair.write(&format!("ALTER PUBLICATION cdc_{} {what}", case.name)).await;
+    write("before", "1, 10").await;
+    let mut daemon = pair.streaming().await;
+    write("streamed", "11, 20").await;
+    pair.caught_up().await;
+    let is_refused = !case.is_running && case.severity == "blocked";
+    if case.is_running {
+        alter(case.change).await;
+        write("missed", "21, 30").await;
+    } else {
+        assert!(daemon.terminate().await.success());
+        alter(case.change).await;
+        write("missed", "21, 30").await;
+        daemon = pair.daemon();
+    }
+    let told = pair
+        .status_is(case.message, |status| {
+            let incident = &status["incidents"][0];
+            incident["resolved_at"].is_null()
+                && incident["severity"] == case.severity
+                && incident["message"].as_str().is_some_and(|message| message.contains(case.message))
+        })
+        .await;
+    assert_eq!(told["incidents"][0]["side"], "source", "{told:#}");
+    assert!(told["incidents"][0]["remedy"].as_str().unwrap().contains("ALTER PUBLICATION "), "{told:#}");
+    write("missed too", "31, 40").await;
+    for mend in case.mend {
+        alter(mend).await;
+    }
+    if is_refused {
+        assert_eq!(daemon.outcome().await.0, Some(2), "{}", case.name);
+        daemon = pair.daemon();
+    }
+    write("after", "41, 50").await;
+    pair.status_is("over it", |status| {
+        status["incidents"].as_array().unwrap().iter().all(|incident| incident["resolved_at"].is_string())
+    })
+    .await;
+    pair.ends_equal(daemon).await;
+}
+
+/// Side by side, as most of them wait for the daemon's next attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_was_changed_is_told_and_its_tables_are_copied_again_when_it_is_changed_back() {
+    let cases = CHANGED.iter().map(|case| tokio::spawn(nothing_is_skipped_when_it_is_changed_back(case)));
+    let names = CHANGED.iter().map(|case| case.name);
+    let failed: Vec<_> =
+        join_all(cases).await.into_iter().zip(names).filter(|(end, _)| end.is_err()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_identity_may_change_while_it_streams() {
+    let pair = Pair::new("identity").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY, u int NOT NULL UNIQUE, v text)").await;
+    let daemon = pair.streaming().await;
+    for (n, identity) in ["FULL", "USING INDEX t_u_key", "DEFAULT"].iter().enumerate() {
+        let n = n + 1;
+        pair.write(&format!("INSERT INTO t SELECT i, i, 'v' FROM generate_series({n}1, {n}9) i")).await;
+        pair.write(&format!("ALTER TABLE t REPLICA IDENTITY {identity}; UPDATE t SET v = v || {n}")).await;
+        pair.write("UPDATE t SET u = -u WHERE id % 3 = 0; UPDATE t SET id = id + 100 WHERE id % 4 = 0; DELETE FROM t WHERE id % 7 = 0").await;
+    }
+    pair.ends_equal(daemon).await;
 }

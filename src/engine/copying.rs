@@ -152,8 +152,14 @@ impl Copying {
         Ok(routed)
     }
 
-    /// These are the tables that are published now.
+    /// These are the tables that are published now. The planner looks at those that aren't any more, and
+    /// they are forgotten: should one come back, nobody knows what it has missed.
     pub(super) fn meet(&mut self, published: &[(u32, TableName)]) -> Result<()> {
+        for relation in self.router.planned() {
+            if !published.iter().any(|(oid, _)| *oid == relation) {
+                self.plan(relation)?;
+            }
+        }
         for (relation, name) in published {
             self.router.meet(*relation, name);
         }

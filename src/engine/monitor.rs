@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch::{self, Sender};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::publications::{refuse_changed, warn_of_removed};
 use crate::catalog::{TableName, published_names};
 use crate::chunk::Snapshot;
 use crate::connect::Session;
@@ -74,6 +75,8 @@ pub(super) struct Watched {
     pub(super) ledger: Ledger,
     pub(super) slot: String,
     pub(super) publications: Vec<String>,
+    /// Those of them that we have made.
+    pub(super) ours: Vec<Publication>,
     pub(super) insert_only: Vec<TableName>,
     /// The tables that are published, when these are others than before.
     pub(super) published: watch::Sender<Vec<(u32, TableName)>>,
@@ -178,9 +181,13 @@ impl Watched {
             let name: &str = row.get(0);
             return Err(Publication::gone(name));
         }
+        refuse_changed(&self.source, &self.ours, &self.ledger).await?;
         // One that has rows already, or is given some in a way that is not logged, may never be heard of in
         // the stream.
         let published = published_names(&self.source, &self.publications).await?;
+        let is_gone = |before: &&(u32, TableName)| !published.iter().any(|now| now.0 == before.0);
+        let gone: Vec<_> = self.published.borrow().iter().filter(is_gone).cloned().collect();
+        warn_of_removed(&self.source, &gone, &self.ledger).await?;
         self.published.send_if_modified(|before| {
             let is_new = *before != published;
             *before = published;

@@ -1,10 +1,11 @@
-//! Whether the source is the one that the ledger speaks of, and the slot holds what the checkpoint needs.
+//! Whether the databases are the ones that the ledger speaks of, and the slot holds what the checkpoint needs.
 
 use std::time::Duration;
 
+use crate::catalog::TableName;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{Checkpoint, Origin};
+use crate::ledger::{self, Checkpoint, Ledger, Origin};
 use crate::limits;
 use crate::replication::{Slot, SystemIdentity};
 
@@ -122,4 +123,60 @@ pub(super) async fn free_slot(source: &Session, slot: &str, ours: &str) -> Resul
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Refuses a target that can't be written to, or that is the source.
+pub(super) async fn refuse_target(target: &Session, source: &Session) -> Result<()> {
+    let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_database()::text,
+                      pg_catalog.pg_postmaster_start_time()";
+    let row = target
+        .query_one(sql, &[])
+        .await
+        .map_err(|e| Fault::sql(Side::Target, "looking at the server", &e))?;
+    if row.get(0) {
+        return Err(Fault::person("the target is a hot standby, which can't be written to")
+            .on(Side::Target)
+            .remedy("connect to the primary, or promote it"));
+    }
+    // Of two servers, one may be the other's copy; but no two have started in the same microsecond.
+    let identity =
+        |row: &tokio_postgres::Row| (row.get::<_, String>(1), row.get::<_, std::time::SystemTime>(2));
+    let other = source
+        .query_one(sql, &[])
+        .await
+        .map_err(|e| Fault::sql(Side::Source, "looking at the server", &e))?;
+    if identity(&row) == identity(&other) {
+        return Err(Fault::person("source and target are the same database")
+            .on(Side::Target)
+            .remedy("check both connection strings (and CDC_SOURCE_URL, CDC_TARGET_URL)"));
+    }
+    Ok(())
+}
+
+/// Refuses tables of the target that another migration in the same ledger fills.
+pub(super) async fn refuse_shared(
+    target: &Session,
+    targets: &[TableName],
+    ledger: &Ledger,
+    name: &str,
+) -> Result<()> {
+    if !ledger.exists().await? {
+        return Ok(());
+    }
+    let tables: Vec<String> = targets.iter().map(ToString::to_string).collect();
+    let row = target
+        .query_opt(
+            "SELECT schema_name || '.' || table_name, name FROM cdc.copy
+              WHERE name <> $1 AND schema_name || '.' || table_name = ANY ($2) ORDER BY 1 LIMIT 1",
+            &[&name, &tables],
+        )
+        .await
+        .map_err(|e| ledger::fault(&e))?;
+    let Some(row) = row else { return Ok(()) };
+    let (table, other): (String, String) = (row.get(0), row.get(1));
+    Err(Fault::person(format!("the migration {other:?} replicates into this table already")).on(Side::Target).table(table)
+        .remedy(format!(
+            "run that one (name = {other:?}), or exclude its tables here; if it was given up, remove its slot and: \
+             DELETE FROM cdc.migration WHERE name = '{other}'"
+        )))
 }

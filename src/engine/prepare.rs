@@ -14,7 +14,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::copying;
 use super::jobs::Jobs;
-use super::origin::{check_slot, compare_origin, free_slot, still_creating};
+use super::origin::{check_slot, compare_origin, free_slot, refuse_shared, refuse_target, still_creating};
 use super::publications::{self, Wanted};
 use crate::apply::Applier;
 use crate::catalog::{TableName, empty, published, rows_exist};
@@ -26,7 +26,7 @@ use crate::ledger::{DaemonState, Ledger, Origin, Phase};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
-use crate::replication::{ReplicationStream, Slot, Walsender};
+use crate::replication::{Publication, ReplicationStream, Slot, Walsender};
 use crate::route::{CopyTable, Router};
 
 /// Both ends, ready to stream.
@@ -45,6 +45,8 @@ pub struct Prepared {
     pub(super) wal_sender_timeout: Option<Duration>,
     /// Publications that must not go away.
     pub(super) publications: Vec<String>,
+    /// Those of them that we have made, and nobody is to change.
+    pub(super) ours: Vec<Publication>,
     /// Tables published for INSERT and TRUNCATE only.
     pub(super) insert_only: Vec<TableName>,
     /// What is to be copied, and who does it.
@@ -74,6 +76,7 @@ fn application(config: &Config, part: &str) -> String {
 pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> Result<Prepared> {
     let source = Session::open(&config.source, Side::Source, &application(config, "monitor")).await?;
     let settings = SourceSettings::read(&source).await?;
+    refuse_target(guard, &source).await?;
     let mut walsender =
         Walsender::connect(&config.source, Side::Source, &application(config, "walsender")).await?;
     let identity = walsender.identify_system().await?;
@@ -108,6 +111,8 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
         None => begin(config, &source, &apply, ledger, &mut wanted, &origin, recorded.is_some()).await?,
     };
     publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
+    let ours = wanted.ours(ledger).await?;
+    publications::refuse_changed(&source, &ours, ledger).await?;
     let epoch = match known {
         Some(epoch) => epoch,
         None => ledger
@@ -129,6 +134,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
         checkpoint: start,
         wal_sender_timeout: settings.wal_sender_timeout,
         publications,
+        ours,
         insert_only: wanted.insert_only().to_vec(),
         copy,
     })
@@ -153,8 +159,9 @@ async fn copy(
         let key = table.key_columns.iter().cloned().zip(types).collect();
         let chunks = chunks.into_iter().map(|chunk| (chunk.range, chunk.done));
         router.add(table.relation, CopyTable::new(fence, key, chunks, checkpoint));
-        if router.is_copied(table.relation) && !published.iter().any(|p| p.oid == table.relation) {
-            tracing::warn!(table = %table.name, "the table is not in the stream any more; it is not copied to the end");
+        if !published.iter().any(|p| p.oid == table.relation) {
+            // Should it come back, nobody knows what it has missed.
+            tracing::warn!(table = %table.name, "the table is not in the stream any more");
             ledger.forget_table(table.relation).await?;
             router.forget(table.relation);
         }
@@ -304,6 +311,7 @@ async fn begin(
     wanted.narrow(source, ledger).await?;
     wanted.check(target).await?;
     let targets = wanted.targets(target).await?;
+    refuse_shared(target, &targets, ledger, &config.name).await?;
     let tables_with_rows = rows_exist(target, &targets).await?;
     if config.tables.existing_rows == ExistingRows::Refuse && !tables_with_rows.is_empty() {
         return Err(existing_rows(&tables_with_rows));

@@ -147,6 +147,12 @@ impl Wanted {
         self.tables.iter().filter(|t| t.is_partitioned).map(|t| t.name.clone()).collect()
     }
 
+    /// The publications that we have made.
+    pub(super) async fn ours(&self, ledger: &Ledger) -> Result<Vec<Publication>> {
+        let ours = ledger.publications_created().await?;
+        Ok(self.publications.iter().filter(|p| ours.contains(&p.name)).cloned().collect())
+    }
+
     /// The names of the publications.
     pub(super) fn names(&self) -> Vec<String> {
         self.publications.iter().map(|p| p.name.clone()).collect()
@@ -257,6 +263,41 @@ pub(super) async fn existing(source: &Client, ledger: &Ledger) -> Result<Vec<Str
     Ok(publications)
 }
 
+/// Warns about tables that have been taken out of the publication, and not dropped.
+pub(super) async fn warn_of_removed(
+    source: &Client,
+    removed: &[(u32, TableName)],
+    ledger: &Ledger,
+) -> Result<()> {
+    for (relation, name) in removed {
+        let exists = source
+            .query_opt("SELECT FROM pg_catalog.pg_class WHERE oid = $1", &[relation])
+            .await
+            .map_err(|e| Fault::sql(Side::Source, "looking for a table", &e))?;
+        if exists.is_some() {
+            let fault = Publication::lacks(name);
+            tracing::warn!("{fault}");
+            ledger.record_incident(crate::ledger::Severity::Warning, &fault).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses publications of ours that somebody has changed. What they leave out meanwhile is in no stream,
+/// so their tables are to be copied again.
+pub(super) async fn refuse_changed(source: &Client, ours: &[Publication], ledger: &Ledger) -> Result<()> {
+    for publication in ours {
+        if let Some((fault, left_out)) = publication.change(source).await? {
+            for relation in left_out {
+                ledger.forget_table(relation).await?;
+            }
+            ledger.set_inconsistent().await?;
+            return Err(fault);
+        }
+    }
+    Ok(())
+}
+
 /// Warns about selected tables that aren't published: they came after the migration had begun, or the
 /// publication was made by hand without them.
 pub(super) async fn warn_of_unpublished(
@@ -272,10 +313,7 @@ pub(super) async fn warn_of_unpublished(
     let selected: BTreeSet<&TableName> = wanted.publications.iter().flat_map(|p| &p.tables).collect();
     for table in selected {
         if !published.contains(table) {
-            let fault = Fault::person("the table is not followed: it is not in the migration's publication")
-                .on(Side::Source)
-                .table(table.to_string())
-                .remedy("exclude it in the configuration, or start the migration anew to include it");
+            let fault = Publication::lacks(table);
             tracing::warn!("{fault}");
             ledger.record_incident(crate::ledger::Severity::Warning, &fault).await?;
         }

@@ -110,6 +110,7 @@ impl Engine {
             ledger: ledger.clone(),
             slot: slot.to_owned(),
             publications: prepared.publications,
+            ours: prepared.ours,
             insert_only: prepared.insert_only,
             published: published_out,
             in_the_way: in_the_way_in,

@@ -97,7 +97,8 @@ impl Ledger {
         self.record(FAILING, incident, Some(&table.to_string()), Some(part)).await
     }
 
-    /// Closes the incident of a part that doesn't fail any more, if there is one.
+    /// Closes the incident of a part that doesn't fail any more, if there is one. A table that is planned is
+    /// followed, so nothing is left to warn of.
     ///
     /// # Errors
     /// If the target can't be asked.
@@ -105,8 +106,9 @@ impl Ledger {
         self.session
             .execute(
                 "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
-                  WHERE name = $1 AND severity = $2 AND table_name = $3 AND part = $4 AND resolved_at IS NULL",
-                &[&self.name, &FAILING, &table.to_string(), &part],
+                  WHERE name = $1 AND table_name = $3 AND resolved_at IS NULL
+                    AND (severity = $2 AND part = $4 OR severity = $5 AND part IS NULL AND $4 = 'plan')",
+                &[&self.name, &FAILING, &table.to_string(), &part, &Severity::Warning.as_str()],
             )
             .await
             .map_err(|e| fault(&e))?;

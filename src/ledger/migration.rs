@@ -107,7 +107,7 @@ pub fn fault(error: &tokio_postgres::Error) -> Fault {
     match fault.code().map(|code| code.code()) {
         Some("42501") => fault.remedy(
             "the role must own the schema cdc and its tables: connect as the role that began this migration, or ALTER \
-             SCHEMA cdc OWNER TO ..., and each of its tables",
+             SCHEMA cdc OWNER TO ..., and each of its tables. If it is somebody else's schema, it has to be renamed",
         ),
         Some("3F000" | "42P01" | "42703" | "42804" | "42883") => fault.remedy(
             "the schema cdc is not as this version of cdc makes it. Run the version of cdc that made it; if something \

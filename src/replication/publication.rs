@@ -5,7 +5,7 @@
 //! themselves, through their topmost parent's entry; so a TRUNCATE of one partition is in the
 //! stream, which `publish_via_partition_root` would leave out.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use crate::catalog::{TableName, quote_identifier};
 use crate::fault::{Fault, Reaction, Result, Side};
@@ -67,6 +67,81 @@ impl Publication {
             )
     }
 
+    /// The fault that says that a table is not in the stream (any more).
+    #[must_use]
+    pub fn lacks(table: &TableName) -> Fault {
+        Fault::person("the table is not followed: it is not in the migration's publication")
+            .on(Side::Source)
+            .table(table.to_string())
+            .remedy(
+                "ALTER PUBLICATION ... ADD TABLE ... on the source, and its rows are copied (again); or exclude it in \
+                 the configuration",
+            )
+    }
+
+    /// Finds out whether it is still what [`Publication::create`] made of it, but for the list of its
+    /// tables, which may grow and shrink. If not: what was changed, and the relations of which something
+    /// is left out of the stream.
+    ///
+    /// # Errors
+    /// If the source can't be asked.
+    pub async fn change(&self, source: &Client) -> Result<Option<(Fault, Vec<u32>)>> {
+        // PostgreSQL 14 has neither row filters nor column lists.
+        let rows = source
+            .query(
+                "SELECT t.relid, r.prrelid::regclass::text, p.pubviaroot,
+                        concat(pg_catalog.to_jsonb(r) ->> 'prqual', pg_catalog.to_jsonb(r) ->> 'prattrs') <> '',
+                        concat_ws(', ', CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
+                                  CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubtruncate THEN 'truncate' END)
+                   FROM pg_catalog.pg_publication AS p
+                   JOIN pg_catalog.pg_publication_rel AS r ON r.prpubid = p.oid
+                  CROSS JOIN LATERAL (SELECT r.prrelid AS relid
+                                       UNION SELECT relid FROM pg_catalog.pg_partition_tree(r.prrelid)) AS t
+                  WHERE p.pubname = $1",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Source, "looking at the publication", &e))?;
+        let relations =
+            |of: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| of(row)).map(|row| row.get(0)).collect();
+        let Some(first) = rows.first() else { return Ok(None) };
+        let (name, publish) = (&self.name, first.get::<_, &str>(4));
+        let (what, remedy, left_out) = if publish != self.publish() {
+            (
+                format!("publishes {publish:?}"),
+                format!("SET (publish = '{}')", self.publish()),
+                relations(&|_| true),
+            )
+        } else if first.get(2) {
+            (
+                "publishes partitions as their root".to_owned(),
+                "SET (publish_via_partition_root = false)".to_owned(),
+                relations(&|_| true),
+            )
+        } else if let Some(row) = rows.iter().find(|row| row.get(3)) {
+            let table: &str = row.get(1);
+            (
+                format!("has a row filter or a column list for {table}"),
+                format!("DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {table}"),
+                relations(&|row| row.get(3)),
+            )
+        } else {
+            return Ok(None);
+        };
+        let fault = Fault::person(format!("the publication {name} was changed: it {what}"))
+            .on(Side::Source)
+            .remedy(format!(
+                "on the source: ALTER PUBLICATION {name} {remedy}. What it has left out meanwhile is in no stream, so \
+                 those tables are copied again then"
+            ));
+        Ok(Some((fault, left_out)))
+    }
+
+    /// What is published, as `publish` has it.
+    fn publish(&self) -> &'static str {
+        if self.insert_only { "insert, truncate" } else { "insert, update, delete, truncate" }
+    }
+
     /// Makes it.
     ///
     /// # Errors
@@ -92,8 +167,8 @@ impl Publication {
             .collect();
         let list =
             if tables.is_empty() { String::new() } else { format!(" FOR TABLE {}", tables.join(", ")) };
-        let publish = if self.insert_only { "insert, truncate" } else { "insert, update, delete, truncate" };
-        format!("CREATE PUBLICATION {}{list} WITH (publish = '{publish}')", quote_identifier(&self.name))
+        let (name, publish) = (quote_identifier(&self.name), self.publish());
+        format!("CREATE PUBLICATION {name}{list} WITH (publish = '{publish}')")
     }
 
     async fn execute(&self, source: &Client, sql: &str) -> Result<()> {

@@ -148,6 +148,13 @@ impl Router {
         self.tables.remove(&relation);
     }
 
+    /// The tables whose chunks are known.
+    #[must_use]
+    pub fn planned(&self) -> Vec<u32> {
+        let is_planned = |known: &Known| !matches!(known, Known::Unplanned);
+        self.tables.iter().filter(|(_, known)| is_planned(known)).map(|(relation, _)| *relation).collect()
+    }
+
     /// The relation is published. Nothing may ever come of it through the stream, but its rows are wanted.
     pub fn meet(&mut self, relation: u32, name: &TableName) {
         if let Entry::Vacant(unknown) = self.tables.entry(relation) {

@@ -181,7 +181,10 @@ impl Pair {
             secret(&self.daemon_source_url),
             secret(&self.daemon_target_url)
         );
-        std::fs::write(&file, text).expect("the configuration is written");
+        // Not under the eyes of a daemon that is starting.
+        if std::fs::read_to_string(&file).ok().as_ref() != Some(&text) {
+            std::fs::write(&file, text).expect("the configuration is written");
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_cdc"));
         command
             .env_clear()
