@@ -117,6 +117,21 @@ pub fn fault(error: &tokio_postgres::Error) -> Fault {
     }
 }
 
+fn not_made(error: &tokio_postgres::Error) -> Fault {
+    let fault = Fault::sql(Side::Target, "creating the ledger (schema cdc)", error);
+    match fault.code().map(|code| code.code()) {
+        Some("42501") => fault.remedy(
+            "give the role CREATE on the target database: GRANT CREATE ON DATABASE ... TO ... If there is a schema cdc \
+             already, the role must own it; if it is somebody else's, it has to be renamed",
+        ),
+        Some(code) if code.starts_with("42") => fault.remedy(
+            "there is a schema cdc already that is not as this version of cdc makes it. Run the version of cdc that \
+             made it; if it is somebody else's schema, it has to be renamed",
+        ),
+        _ => fault,
+    }
+}
+
 impl Ledger {
     /// The ledger of the migration `name`; nothing is asked yet.
     #[must_use]
@@ -144,20 +159,13 @@ impl Ledger {
                  {} COMMIT",
                 include_str!("../../sql/ledger.sql")
             );
-            self.session.batch_execute(&sql).await.map_err(|e| {
-                let fault = Fault::sql(Side::Target, "creating the ledger (schema cdc)", &e);
-                match fault.code().map(|code| code.code()) {
-                    Some("42501") => fault.remedy(
-                        "give the role CREATE on the target database: GRANT CREATE ON DATABASE ... TO ... If there is a \
-                         schema cdc already, the role must own it; if it is somebody else's, it has to be renamed",
-                    ),
-                    Some("42703" | "42P07" | "42809" | "42830") => fault.remedy(
-                        "there is a schema cdc already that is not as this version of cdc makes it. Run the version of \
-                         cdc that made it; if it is somebody else's schema, it has to be renamed",
-                    ),
-                    _ => fault,
+            if let Err(error) = self.session.batch_execute(&sql).await {
+                // What is asked next on this session is not to fail because of this.
+                if let Err(error) = self.session.batch_execute("ROLLBACK").await {
+                    tracing::debug!("{}", fault(&error));
                 }
-            })?;
+                return Err(not_made(&error));
+            }
         }
         self.session
             .execute(

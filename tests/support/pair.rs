@@ -73,6 +73,8 @@ pub struct Pair {
     pub daemon_target_url: String,
     /// What follows in the configuration file.
     pub config: String,
+    /// More variables for `cdc`.
+    pub environment: Vec<(String, String)>,
     directory: TempDir,
 }
 
@@ -148,6 +150,7 @@ impl Pair {
             source_url,
             target_url,
             config: String::new(),
+            environment: Vec::new(),
             directory: tempfile::tempdir().expect("a directory is made"),
         }
     }
@@ -190,6 +193,7 @@ impl Pair {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("CDC_LOG", "debug,tokio_postgres=info")
+            .envs(self.environment.iter().cloned())
             .arg("--config")
             .arg(file);
         command
