@@ -75,10 +75,10 @@ torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROU
 	CDC_SIMULATOR_SEEDS=$(SEEDS) cargo test --release --locked --lib simulator::seeds::every -- --nocapture
 	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy --test memory -- --ignored --nocapture
 
-# The PostgreSQL server and, for the tests, pgbouncer and systemd-analyze, installed with apt if they are
-# missing. (Debian starts a server of its own then, on port 5432. Ours are started on other ports and never
-# touch it.)
-PACKAGES = postgresql postgresql-contrib pgbouncer systemd
+# The PostgreSQL server and, for the tests, pgbouncer, systemd-analyze and libfaketime, installed with apt
+# if they are missing. (Debian starts a server of its own then, on port 5432. Ours are started on other ports
+# and never touch it.)
+PACKAGES = postgresql postgresql-contrib pgbouncer systemd libfaketime
 
 .PHONY: servers
 servers:
@@ -92,7 +92,10 @@ servers:
 	has() { \
 	  case " $(PACKAGES) " in *" $$1 "*) command -v "$$2" >/dev/null;; esac; \
 	}; \
-	if has_postgres && has pgbouncer pgbouncer && has systemd systemd-analyze; then exit 0; fi; \
+	has_faketime() { \
+	  case "$(PACKAGES)" in *faketime*) ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1;; esac; \
+	}; \
+	if has_postgres && has pgbouncer pgbouncer && has systemd systemd-analyze && has_faketime; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as_root=env; else as_root=sudo; fi; \
 	if ! { command -v apt-get && command -v "$$as_root"; } >/dev/null; then \
 	  echo "Something is missing here. On Debian and Ubuntu, as root: apt-get install $(PACKAGES)" >&2; \

@@ -351,6 +351,9 @@ async fn wrong_passwords_databases_and_hosts_come_with_advice() {
     pair.daemon_target_url = format!("postgres://locked:right@{at}/nosuch");
     refuses_untouched(&pair, &["target: ", "3D000"]).await;
 
+    pair.daemon_target_url = format!("{}?sslmode=require", pair.target_url);
+    refuses_untouched(&pair, &["target: ", "has no TLS", "ssl = on"]).await;
+
     // A host that isn't there may come: it is tried for ever, and the log says what to look at.
     for (url, said) in [
         ("postgres://locked@127.0.0.1:1/postgres", ["can't connect to", "nothing listens there"]),
@@ -427,6 +430,13 @@ async fn a_target_behind_a_transaction_pooler_is_refused_and_its_sessions_are_le
     let pooler = Pooler::start(server_port.parse().unwrap(), "transaction").await;
     pair.daemon_target_url = pooler.url(&pair.name);
     refuses_untouched(&pair, &["target: a pooler in transaction mode", "direct connection"]).await;
+    // Nor is a pooler taken for the source.
+    let port = pair.source_url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0;
+    let before_source = Pooler::start(port.parse().unwrap(), "session").await;
+    let pooled_target = std::mem::replace(&mut pair.daemon_target_url, pair.target_url.clone());
+    pair.daemon_source_url = before_source.url(&pair.name);
+    refuses_untouched(&pair, &["source: ", "this is a connection pooler, which can't replicate"]).await;
+    pair.daemon_target_url = pooled_target;
     let locks = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                   WHERE locktype = 'advisory' AND datname = current_database()";
     assert_eq!(number(&pair.target, locks).await, 0);

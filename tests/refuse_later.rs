@@ -57,6 +57,24 @@ async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
     .await;
     pair.ends_equal(daemon).await;
 
+    // Rows of the ledger that somebody has deleted.
+    for table in ["cdc.chunk", "cdc.checkpoint", "cdc.writer"] {
+        let target = &pair.target;
+        target
+            .batch_execute(&format!("CREATE TABLE kept AS SELECT * FROM {table}; DELETE FROM {table}"))
+            .await
+            .unwrap();
+        pair.refuses(2, &["rows of this migration are missing in the ledger: ", table, "put them back"])
+            .await;
+        target
+            .batch_execute(&format!("INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept"))
+            .await
+            .unwrap();
+    }
+    let daemon = pair.streaming().await;
+    pair.write("INSERT INTO t VALUES (4)").await;
+    pair.ends_equal(daemon).await;
+
     // The slot has moved on without us: what is in between can't be had any more.
     pair.write("INSERT INTO t VALUES (3)").await;
     pair.write("SELECT pg_replication_slot_advance('cdc_position', pg_current_wal_lsn())").await;
@@ -65,6 +83,9 @@ async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
     pair.refuses(2, &["has been confirmed up to"]).await;
     pair.write("SELECT pg_drop_replication_slot('cdc_position'), pg_create_logical_replication_slot('cdc_position', 'test_decoding')").await;
     pair.refuses(2, &["another one now", "test_decoding"]).await;
+    pair.target.batch_execute("ALTER SCHEMA cdc RENAME TO away").await.unwrap();
+    pair.refuses(2, &["which this migration's ledger knows nothing of", "put it back"]).await;
+    pair.target.batch_execute("ALTER SCHEMA away RENAME TO cdc").await.unwrap();
     pair.write("SELECT pg_drop_replication_slot('cdc_position')").await;
     pair.refuses(2, &["the replication slot cdc_position is gone"]).await;
     let (code, text) = pair.status_text(&["--incidents"]);
