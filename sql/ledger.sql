@@ -159,3 +159,22 @@ create table if not exists cdc.held_back (
 );
 create unique index if not exists held_back_open
     on cdc.held_back (name, schema_name, table_name, kind, object_name) where put_back_at is null;
+
+-- Transactions that may be passed without being applied: one row for each that somebody has asked for.
+create table if not exists cdc.skip (
+  name       text not null references cdc.migration on delete cascade,
+  -- Where its commit record begins.
+  lsn        pg_lsn not null,
+  reason     text not null,
+  -- Who: the role on this database, the user of the operating system, and that user's host.
+  role       text not null default session_user,
+  os_user    text not null,
+  host       text not null,
+  asked_at   timestamptz not null default pg_catalog.clock_timestamp(),
+  -- Written with the checkpoint that passes it; null until then.
+  skipped_at timestamptz,
+  -- What was dropped: the number of changes of each table, as {"schema.table": number}.
+  dropped    jsonb,
+  primary key (name, lsn),
+  check ((skipped_at is null) = (dropped is null))
+);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Arguments;
+use crate::lsn::Lsn;
 use crate::observe::Limits;
 
 /// Replicates one PostgreSQL database into another, and keeps the two in sync until the switch.
@@ -45,6 +46,8 @@ pub enum Command {
     Run(Run),
     /// Show how the migration is doing
     Status(Status),
+    /// Let a blocked daemon pass one transaction without applying it
+    Skip(Skip),
     /// Show a whole migration between two throw-away servers on this machine
     Demo(Demo),
 }
@@ -81,6 +84,23 @@ pub struct Status {
     /// Exit with 1 if the target is further behind than this
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().seconds)]
     pub max_lag_seconds: f64,
+}
+
+/// `cdc skip`.
+#[derive(Args, Debug)]
+pub struct Skip {
+    /// The commit LSN of the transaction, as the open incident in `cdc status` has it
+    #[arg(value_name = "LSN")]
+    pub lsn: Lsn,
+    /// Why; it is recorded together with who asked
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Don't ask
+    #[arg(long, requires = "reason")]
+    pub yes: bool,
+    /// Print one JSON object
+    #[arg(long, requires = "yes")]
+    pub json: bool,
 }
 
 /// `cdc demo`.

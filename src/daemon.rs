@@ -54,6 +54,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
             Ok((mut engine, ledger)) => {
                 let since = Instant::now();
                 let shown = tokio::spawn(show_copy(ledger.clone(), screen.clone()));
+                let skips = engine.skips().to_vec();
                 let told = tell_service(config.clone(), ledger.clone(), engine.source(), service.clone());
                 let told = tokio::spawn(told);
                 let ended = engine.run(&mut shutdown, &turning).await;
@@ -78,6 +79,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                         tokio::select! {
                             () = shutdown.requested() => {}
                             () = turning.during(pause) => {}
+                            () = asked_to_skip(&ledger, &skips) => {}
                         }
                     }
                 }
@@ -326,6 +328,14 @@ async fn answered<T>(question: impl Future<Output = Result<T>>) -> Option<T> {
             None
         }
         Err(_) => None,
+    }
+}
+
+/// Returns when there is another transaction to skip than these.
+async fn asked_to_skip(ledger: &Ledger, known: &[Lsn]) {
+    let is_known = |skips: Vec<Lsn>| skips.iter().all(|lsn| known.contains(lsn));
+    while answered(ledger.skips_to_come()).await.is_none_or(is_known) {
+        tokio::time::sleep(limits::CLOCK_INTERVAL).await;
     }
 }
 

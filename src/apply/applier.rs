@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio_postgres::types::{Format, IsNull, ToSql, Type};
+use tokio_postgres::types::{Format, IsNull, Json, ToSql, Type};
 
 use super::batch::{Batch, Change, Position};
 use super::explain::{RoundFailure, explain, locate, refused};
@@ -18,8 +18,9 @@ use super::table::Fitted;
 use crate::catalog::TableName;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{self, send_back_sql, write_checkpoint_sql};
+use crate::ledger::{self, ChangesByTable, record_skip_sql, send_back_sql, write_checkpoint_sql};
 use crate::limits;
+use crate::lsn::Lsn;
 use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
 
 /// What a batch that was committed has brought.
@@ -167,6 +168,11 @@ impl Applier {
         caught_up_to: Option<PgTimestamp>,
         changes: usize,
     ) -> Result<(), RoundFailure> {
+        for transaction in &batch.transactions {
+            if let Some(dropped) = &transaction.skipped {
+                self.skip(transaction.commit_lsn, dropped).await?;
+            }
+        }
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let rows = self
             .session
@@ -194,12 +200,30 @@ impl Applier {
         }
         self.session.batch_execute("COMMIT").await.map_err(|e| {
             let fault = Fault::sql(Side::Target, "committing a batch", &e);
-            match batch.transactions.first() {
-                Some(first) => fault.lsn(first.commit_lsn),
-                None => fault,
+            match &batch.transactions[..] {
+                [only] => fault.lsn(only.commit_lsn),
+                // Nobody knows which one it was, and one that is named can be skipped.
+                _ => fault,
             }
         })?;
+        for transaction in &batch.transactions {
+            if let Some(dropped) = &transaction.skipped {
+                tracing::warn!(lsn = %transaction.commit_lsn, ?dropped, "skipped a transaction, as asked");
+            }
+        }
         Ok(())
+    }
+
+    /// Records that a transaction was dropped.
+    async fn skip(&self, commit_lsn: Lsn, dropped: &ChangesByTable) -> Result<()> {
+        let fault = |e| Fault::sql(Side::Target, "recording a skipped transaction", &e);
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.name, &commit_lsn, &Json(dropped)];
+        match self.session.execute(record_skip_sql(), &parameters).await.map_err(fault)? {
+            1 => Ok(()),
+            _ => Err(Fault::retry("the transaction is not to be skipped any more")
+                .on(Side::Target)
+                .lsn(commit_lsn)),
+        }
     }
 
     /// Sends one change.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::chunk::{ChunkId, KeyRange};
+use crate::ledger::ChangesByTable;
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::{Begin, Commit, OldTuple, PgTimestamp, Relation, Tuple};
@@ -92,6 +93,8 @@ pub struct Transaction {
     pub end: Option<Position>,
     /// Its changes, in their order.
     pub changes: Vec<Change>,
+    /// What was dropped of it, which is all, if the operator has asked to skip it.
+    pub skipped: Option<ChangesByTable>,
 }
 
 /// Up to where the source has been applied: what a checkpoint says.
@@ -150,6 +153,8 @@ impl Batch {
 pub struct Batcher {
     /// The checkpoint that streaming began at.
     start: Lsn,
+    /// The commit LSNs of the transactions that are to be skipped.
+    skips: Vec<Lsn>,
     /// Whole transactions that wait to be taken.
     whole: Vec<Transaction>,
     /// The transaction that is being received.
@@ -213,11 +218,12 @@ impl From<OutOfOrder> for crate::fault::Fault {
 }
 
 impl Batcher {
-    /// Starts at a checkpoint.
+    /// Starts at a checkpoint, and drops the transactions with the commit LSNs `skips` when they come.
     #[must_use]
-    pub fn new(start: Lsn) -> Self {
+    pub fn new(start: Lsn, skips: Vec<Lsn>) -> Self {
         Self {
             start,
+            skips,
             whole: Vec::new(),
             open: None,
             continues: false,
@@ -233,7 +239,13 @@ impl Batcher {
     /// Starts at a checkpoint, and is full with this many changes.
     #[cfg(test)]
     pub(crate) fn with_room(start: Lsn, room: usize) -> Self {
-        Self { room, ..Self::new(start) }
+        Self { room, ..Self::new(start, Vec::new()) }
+    }
+
+    /// The commit LSNs of the transactions that are to be skipped.
+    #[must_use]
+    pub fn skips(&self) -> &[Lsn] {
+        &self.skips
     }
 
     /// A transaction begins.
@@ -248,6 +260,8 @@ impl Batcher {
             return Err(OutOfOrder::CommitOrder { commit: begin.commit_lsn, last: self.last_commit });
         }
         self.last_commit = begin.commit_lsn;
+        let applied_already = begin.commit_lsn < self.start;
+        let is_skipped = !applied_already && self.skips.contains(&begin.commit_lsn);
         self.open = Some(Open {
             transaction: Transaction {
                 commit_lsn: begin.commit_lsn,
@@ -255,8 +269,9 @@ impl Batcher {
                 xid: begin.xid,
                 end: None,
                 changes: Vec::new(),
+                skipped: is_skipped.then(ChangesByTable::new),
             },
-            applied_already: begin.commit_lsn < self.start,
+            applied_already,
             in_pieces: false,
         });
         Ok(())
@@ -274,6 +289,12 @@ impl Batcher {
             open.transaction.changes.push(change);
         }
         Ok(())
+    }
+
+    /// What has been dropped of the transaction that is being received, if that is to be skipped: its
+    /// changes are to be counted here instead of being given to [`Batcher::change`].
+    pub fn skipped(&mut self) -> Option<&mut ChangesByTable> {
+        self.open.as_mut()?.transaction.skipped.as_mut()
     }
 
     /// True if the transaction that is being received is below the checkpoint: the target has it.
@@ -307,7 +328,8 @@ impl Batcher {
                 commit: commit.commit_lsn,
             });
         }
-        let has_changes = open.in_pieces || !transaction.changes.is_empty();
+        let is_skipped = transaction.skipped.is_some();
+        let has_changes = open.in_pieces || is_skipped || !transaction.changes.is_empty();
         if has_changes {
             self.position.commit_time = Some(transaction.commit_time);
         }
@@ -437,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_transaction_below_the_checkpoint_is_dropped_and_one_exactly_at_it_is_not() {
-        let mut batcher = Batcher::new(lsn(100));
+        let mut batcher = Batcher::new(lsn(100), Vec::new());
         transaction(&mut batcher, 92, 1);
         transaction(&mut batcher, 100, 2);
         assert_eq!(summary(&batcher.take().unwrap()), (vec![(100, 2)], Some(108)));
@@ -445,17 +467,17 @@ mod tests {
 
     #[test]
     fn the_next_transaction_can_begin_where_a_keepalive_ended() {
-        let mut batcher = Batcher::new(lsn(100));
+        let mut batcher = Batcher::new(lsn(100), Vec::new());
         batcher.advance(lsn(150));
         assert_eq!(summary(&batcher.take_position().unwrap()), (vec![], Some(150)));
-        let mut batcher = Batcher::new(lsn(150));
+        let mut batcher = Batcher::new(lsn(150), Vec::new());
         transaction(&mut batcher, 150, 1);
         assert_eq!(summary(&batcher.take().unwrap()), (vec![(150, 1)], Some(158)));
     }
 
     #[test]
     fn whole_transactions_are_taken_together_and_an_open_one_stays() {
-        let mut batcher = Batcher::new(lsn(1));
+        let mut batcher = Batcher::new(lsn(1), Vec::new());
         transaction(&mut batcher, 10, 1);
         transaction(&mut batcher, 20, 2);
         batcher.begin(&begin(30)).unwrap();
@@ -468,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_keepalive_inside_a_transaction_moves_nothing() {
-        let mut batcher = Batcher::new(lsn(1));
+        let mut batcher = Batcher::new(lsn(1), Vec::new());
         batcher.begin(&begin(30)).unwrap();
         batcher.advance(lsn(500));
         assert!(!batcher.only_moved());
@@ -480,7 +502,7 @@ mod tests {
 
     #[test]
     fn a_keepalive_behind_waiting_transactions_goes_with_them() {
-        let mut batcher = Batcher::new(lsn(1));
+        let mut batcher = Batcher::new(lsn(1), Vec::new());
         transaction(&mut batcher, 10, 1);
         batcher.advance(lsn(99));
         assert!(batcher.take_position().is_none());
@@ -490,7 +512,7 @@ mod tests {
 
     #[test]
     fn an_empty_transaction_only_moves_the_position() {
-        let mut batcher = Batcher::new(lsn(1));
+        let mut batcher = Batcher::new(lsn(1), Vec::new());
         transaction(&mut batcher, 10, 0);
         assert!(batcher.take().is_none());
         assert!(batcher.only_moved());
@@ -501,7 +523,7 @@ mod tests {
 
     #[test]
     fn a_huge_transaction_is_taken_in_pieces_and_the_next_one_rides_with_its_last() {
-        let mut batcher = Batcher::new(lsn(1));
+        let mut batcher = Batcher::new(lsn(1), Vec::new());
         transaction(&mut batcher, 10, 1);
         batcher.begin(&begin(20)).unwrap();
         while batcher.has_room() {
@@ -530,8 +552,27 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_that_is_to_be_skipped_has_no_changes_and_those_around_it_are_whole() {
+        let mut batcher = Batcher::new(lsn(15), vec![lsn(10), lsn(20)]);
+        transaction(&mut batcher, 10, 1);
+        transaction(&mut batcher, 18, 1);
+        batcher.begin(&begin(20)).unwrap();
+        *batcher.skipped().unwrap().entry("public.t".to_owned()).or_default() += 1;
+        assert!(batcher.has_room() && !batcher.is_idle());
+        batcher.commit(&commit(20)).unwrap();
+        batcher.begin(&begin(30)).unwrap();
+        assert!(batcher.skipped().is_none());
+        batcher.change(change()).unwrap();
+        batcher.commit(&commit(30)).unwrap();
+        let batch = batcher.take().unwrap();
+        assert_eq!(summary(&batch), (vec![(18, 1), (20, 0), (30, 1)], Some(38)));
+        let skipped: Vec<_> = batch.transactions.iter().map(|t| t.skipped.clone()).collect();
+        assert_eq!(skipped, [None, Some([("public.t".to_owned(), 1)].into()), None]);
+    }
+
+    #[test]
     fn what_comes_before_a_culprit_has_a_checkpoint_of_its_own() {
-        let mut batcher = Batcher::new(lsn(1));
+        let mut batcher = Batcher::new(lsn(1), Vec::new());
         for at in [10, 20, 30] {
             transaction(&mut batcher, at, 1);
         }
@@ -542,7 +583,7 @@ mod tests {
 
     #[test]
     fn transactions_out_of_order_and_changes_out_of_place_are_refused() {
-        let mut batcher = Batcher::new(lsn(1));
+        let mut batcher = Batcher::new(lsn(1), Vec::new());
         assert_eq!(batcher.change(change()), Err(OutOfOrder::OutsideTransaction("change")));
         assert_eq!(batcher.commit(&commit(5)), Err(OutOfOrder::OutsideTransaction("COMMIT")));
         transaction(&mut batcher, 20, 1);

@@ -1,9 +1,11 @@
 //! One thin file per command: arguments in, report and exit status out.
 
+mod ask;
 mod demo;
 mod exit;
 mod log;
 mod run;
+mod skip;
 mod status;
 
 pub use exit::Exit;
@@ -25,8 +27,26 @@ pub async fn run(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Run(arguments) => run::run(&config()?, &arguments).await,
         Command::Status(arguments) => status::run(&config()?, &arguments).await,
+        Command::Skip(arguments) => or_no(skip::run(&config()?, &arguments).await),
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,
     }
+}
+
+/// Of a command that answers yes or no: what a person has to mend is a no.
+#[allow(clippy::print_stderr, reason = "errors of a command go to standard error")]
+fn or_no(outcome: Result<Exit>) -> Result<Exit> {
+    match outcome {
+        Err(fault) if Exit::from(&fault) == Exit::Person => {
+            eprintln!("cdc: {fault}");
+            Ok(Exit::No)
+        }
+        outcome => outcome,
+    }
+}
+
+/// A report as JSON.
+fn json(report: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|e| Fault::bug(e.to_string()))
 }
 
 /// Prints a report. That nobody reads it to its end (`| head`) is no failure.

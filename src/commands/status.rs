@@ -1,9 +1,9 @@
 //! `cdc status`.
 
-use super::{Exit, print};
+use super::{Exit, json, print};
 use crate::cli::Status as Arguments;
 use crate::config::Config;
-use crate::fault::{Fault, Result};
+use crate::fault::Result;
 use crate::observe::{Limits, Verdict, status};
 
 /// Prints the status; the exit status says the same to a script.
@@ -11,8 +11,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> Result<Exit> 
     let limits = Limits { bytes: arguments.max_lag_bytes, seconds: arguments.max_lag_seconds };
     let status = status(config, &limits, if arguments.incidents { 100 } else { 1 }).await?;
     if arguments.json {
-        let text = serde_json::to_string_pretty(&status).map_err(|e| Fault::bug(e.to_string()))?;
-        print(&format!("{text}\n"))?;
+        print(&json(&status)?)?;
     } else {
         print(&status.to_string())?;
     }

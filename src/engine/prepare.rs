@@ -41,6 +41,8 @@ pub struct Prepared {
     pub(super) applier_pid: i32,
     /// Where the stream begins.
     pub(super) checkpoint: Lsn,
+    /// The commit LSNs of the transactions that are to be dropped.
+    pub(super) skips: Vec<Lsn>,
     /// The source's `wal_sender_timeout`; `None` if it is switched off.
     pub(super) wal_sender_timeout: Option<Duration>,
     /// Publications that must not go away.
@@ -132,6 +134,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
         applier,
         applier_pid,
         checkpoint: start,
+        skips: ledger.skips_to_come().await?,
         wal_sender_timeout: settings.wal_sender_timeout,
         publications,
         ours,

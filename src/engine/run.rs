@@ -123,7 +123,7 @@ impl Engine {
             stream: prepared.stream,
             decoder: Decoder::new(ProtoVersion::V1),
             relations: Relations::new(),
-            batcher: Batcher::new(prepared.checkpoint),
+            batcher: Batcher::new(prepared.checkpoint, prepared.skips),
             copying: Copying::new(prepared.copy, prepared.checkpoint, in_the_way),
             waiting: None,
             clock: monitor::Clock::default(),
@@ -156,6 +156,12 @@ impl Engine {
     #[must_use]
     pub fn source(&self) -> Arc<Session> {
         Arc::clone(&self.source)
+    }
+
+    /// The commit LSNs of the transactions that are dropped when they come.
+    #[must_use]
+    pub fn skips(&self) -> &[Lsn] {
+        self.batcher.skips()
     }
 
     /// Streams until it is asked to stop or something fails.
@@ -317,10 +323,30 @@ impl Engine {
             Frame::XLogData { wal_start, payload, .. } => {
                 self.progress.received = self.progress.received.max(wal_start);
                 let message = self.decoder.decode(payload)?;
-                self.route(message)?;
+                if !self.skip(&message)? {
+                    self.route(message)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Counts a change of a transaction that is to be skipped; true if it was one. The router is not asked
+    /// about it: what a chunk that is still to be copied has of it comes with the copy all the same.
+    fn skip(&mut self, message: &Message) -> Result<bool> {
+        let Some(dropped) = self.batcher.skipped() else { return Ok(false) };
+        let relations = match message {
+            Message::Insert { relation, .. }
+            | Message::Update { relation, .. }
+            | Message::Delete { relation, .. } => std::slice::from_ref(relation),
+            Message::Truncate(truncate) => &truncate.relations,
+            _ => return Ok(false),
+        };
+        for oid in relations {
+            let relation = self.relations.get(*oid)?;
+            *dropped.entry(format!("{}.{}", relation.schema, relation.name)).or_default() += 1;
+        }
+        Ok(true)
     }
 
     /// Puts a message where it belongs.
@@ -380,7 +406,12 @@ impl Engine {
         if self.batcher.has_applied_it() {
             return Ok(());
         }
-        match self.copying.route(change)? {
+        let commit_lsn = self.batcher.receiving();
+        let routed = self.copying.route(change).map_err(|fault| match commit_lsn {
+            Some(lsn) => fault.lsn(lsn),
+            None => fault,
+        });
+        match routed? {
             Routed::Apply(change) => self.batcher.change(change)?,
             Routed::Split(changes) => {
                 for change in changes {

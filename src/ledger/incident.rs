@@ -75,6 +75,8 @@ pub struct Incident {
     pub count: i64,
     /// When it was over, RFC 3339; null while it isn't.
     pub resolved_at: Option<String>,
+    /// It was over because the operator had the transaction skipped.
+    pub was_skipped: bool,
 }
 
 impl Ledger {
@@ -214,8 +216,10 @@ impl Ledger {
             .query(
                 "SELECT severity, message, remedy, side, sqlstate, table_name, row_key, lsn::text,
                         pg_catalog.to_json(first_at) #>> '{}', pg_catalog.to_json(last_at) #>> '{}', count,
-                        pg_catalog.to_json(resolved_at) #>> '{}'
-                   FROM cdc.incident WHERE name = $1
+                        pg_catalog.to_json(resolved_at) #>> '{}',
+                        EXISTS (SELECT FROM cdc.skip AS s
+                                 WHERE s.name = i.name AND s.lsn = i.lsn AND s.skipped_at IS NOT NULL)
+                   FROM cdc.incident AS i WHERE name = $1
                   ORDER BY resolved_at IS NULL DESC,
                            resolved_at IS NULL AND severity = 'blocked' DESC,
                            resolved_at IS NULL AND severity = 'failing' DESC, last_at DESC, id DESC
@@ -239,6 +243,7 @@ impl Ledger {
                 last_at: row.get(9),
                 count: row.get(10),
                 resolved_at: row.get(11),
+                was_skipped: row.get(12),
             })
             .collect())
     }

@@ -9,6 +9,9 @@ use crate::fault::{Fault, Result, Side};
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
 
+/// The statements that make the ledger's tables.
+pub(super) const SCHEMA: &str = include_str!("../../sql/ledger.sql");
+
 /// What the daemon's advisory lock on the target is made from, hashed by the server.
 #[must_use]
 pub fn lock_key(name: &str) -> String {
@@ -100,6 +103,12 @@ pub struct Ledger {
     pub(super) name: String,
 }
 
+/// The name of this host.
+pub(super) fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
 /// Turns an error of a ledger statement into a fault.
 #[must_use]
 pub fn fault(error: &tokio_postgres::Error) -> Fault {
@@ -150,23 +159,7 @@ impl Ledger {
     /// # Errors
     /// If the target refuses: the role needs CREATE on the database for the first start.
     pub async fn create(&self) -> Result<()> {
-        // Only if something is missing: CREATE ... IF NOT EXISTS wants CREATE on the database even
-        // when the schema exists, and says NOTICE for each table.
-        if !self.exists().await? {
-            // Two migrations that start together would collide in the catalogs.
-            let sql = format!(
-                "BEGIN; SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('cdc ledger', 0)); \
-                 {} COMMIT",
-                include_str!("../../sql/ledger.sql")
-            );
-            if let Err(error) = self.session.batch_execute(&sql).await {
-                // What is asked next on this session is not to fail because of this.
-                if let Err(error) = self.session.batch_execute("ROLLBACK").await {
-                    tracing::debug!("{}", fault(&error));
-                }
-                return Err(not_made(&error));
-            }
-        }
+        self.complete().await?;
         self.session
             .execute(
                 "WITH m AS (INSERT INTO cdc.migration (name) VALUES ($1) ON CONFLICT DO NOTHING RETURNING name)
@@ -178,14 +171,34 @@ impl Ledger {
         Ok(())
     }
 
-    /// True if the ledger's tables are there (for this or any other migration).
+    /// Makes the tables that are missing: all of them, or those that came with this version.
+    async fn complete(&self) -> Result<()> {
+        // Only then: CREATE ... IF NOT EXISTS wants CREATE on the database even when the schema
+        // exists, and says NOTICE for each table.
+        let newest = "SELECT pg_catalog.to_regclass('cdc.skip') IS NOT NULL";
+        if self.session.query_one(newest, &[]).await.map_err(|e| fault(&e))?.get(0) {
+            return Ok(());
+        }
+        // Two migrations that start together would collide in the catalogs.
+        let sql = format!(
+            "BEGIN; SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('cdc ledger', 0)); \
+             {SCHEMA} COMMIT"
+        );
+        let Err(error) = self.session.batch_execute(&sql).await else { return Ok(()) };
+        // What is asked next on this session is not to fail because of this. If that fails, too, the session
+        // has ended.
+        let _ = self.session.batch_execute("ROLLBACK").await;
+        Err(not_made(&error))
+    }
+
+    /// True if there is a ledger (for this or any other migration).
     ///
     /// # Errors
     /// If the target can't be asked.
     pub async fn exists(&self) -> Result<bool> {
         let row = self
             .session
-            .query_one("SELECT pg_catalog.to_regclass('cdc.held_back') IS NOT NULL", &[])
+            .query_one("SELECT pg_catalog.to_regclass('cdc.migration') IS NOT NULL", &[])
             .await
             .map_err(|e| fault(&e))?;
         Ok(row.get(0))
@@ -200,6 +213,7 @@ impl Ledger {
         if !self.exists().await? {
             return Ok(None);
         }
+        self.complete().await?;
         let row = self
             .session
             .query_opt(
@@ -388,12 +402,32 @@ impl Ledger {
         Ok(())
     }
 
+    /// True if a daemon of this migration is running now: it holds its lock. Needs no ledger.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn daemon_is_running(&self) -> Result<bool> {
+        let row = self
+            .session
+            .query_one(
+                "SELECT EXISTS (
+                   SELECT FROM pg_catalog.pg_locks
+                    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                      AND database = (SELECT oid FROM pg_catalog.pg_database
+                                       WHERE datname = pg_catalog.current_database())
+                      AND (classid::bigint << 32) | objid::bigint = pg_catalog.hashtextextended($1, 0))",
+                &[&lock_key(&self.name)],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Target, "looking for the daemon", &e))?;
+        Ok(row.get(0))
+    }
+
     /// Says what the daemon is doing from now on.
     ///
     /// # Errors
     /// If the target can't be asked.
     pub async fn set_state(&self, state: DaemonState, detail: Option<&str>) -> Result<()> {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         self.session
             .execute(
                 "INSERT INTO cdc.daemon AS d (name, state, detail, host, pid, version)
@@ -407,7 +441,7 @@ impl Ledger {
                     &self.name,
                     &state.as_str(),
                     &detail,
-                    &host.trim_end(),
+                    &host(),
                     &i64::from(std::process::id()),
                     &env!("CARGO_PKG_VERSION"),
                 ],

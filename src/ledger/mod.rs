@@ -9,9 +9,11 @@ mod incident;
 mod migration;
 mod missing;
 mod progress;
+mod skip;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
 pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table, send_back_sql};
 pub use incident::{Incident, Severity, constraint_part};
 pub use migration::{DaemonState, Ledger, Origin, Phase, fault, lock_key};
 pub use progress::{CopyProgress, TableProgress, TableState};
+pub use skip::{ChangesByTable, Skip, record_skip_sql};

@@ -10,6 +10,7 @@ mod tell_service;
 
 pub use bars::Screen;
 pub use lag::{Lag, Limits, Verdict};
+pub use report::changes;
 pub use show_copy::show_copy;
 pub use status::{Status, look, status};
 pub use tell_service::tell_service;

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use super::copy::summary;
 use super::lag::{Lag, Verdict};
 use super::status::Status;
-use crate::ledger::Incident;
+use crate::ledger::{ChangesByTable, Incident, Skip};
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,6 +82,14 @@ impl fmt::Display for Status {
         if let Some(error) = &self.source_error {
             writeln!(f, "  source      can't be asked: {}", error.replace('\n', "\n              "))?;
         }
+        if let Some(last) = &self.skipped.last {
+            writeln!(
+                f,
+                "  skipped     transactions {}: the target lacks what they changed, until it is repaired by hand",
+                self.skipped.transactions
+            )?;
+            writeln!(f, "              the last: {last}")?;
+        }
         for incident in &self.incidents {
             write!(f, "{incident}")?;
         }
@@ -131,6 +139,7 @@ impl Incident {
 impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.resolved_at {
+            Some(at) if self.was_skipped => format!("skipped {at}"),
             Some(at) => format!("resolved {at}"),
             None => "open".to_owned(),
         };
@@ -149,5 +158,25 @@ impl fmt::Display for Incident {
             writeln!(f, "              what to do: {remedy}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LSN {}", self.lsn)?;
+        if let (Some(at), Some(dropped)) = (&self.skipped_at, &self.dropped) {
+            write!(f, " at {at}, dropped {}", changes(dropped))?;
+        }
+        write!(f, "; asked by {} ({}@{}): {}", self.role, self.os_user, self.host, self.reason)
+    }
+}
+
+/// How many changes of which tables.
+#[must_use]
+pub fn changes(of: &ChangesByTable) -> String {
+    let tables: Vec<_> = of.iter().map(|(table, changes)| format!("{table} {changes}")).collect();
+    match of.values().sum::<u64>() {
+        1 => format!("1 change ({})", tables.join(", ")),
+        all => format!("{all} changes ({})", tables.join(", ")),
     }
 }

@@ -8,7 +8,7 @@ use super::lag::{Lag, Limits, Verdict};
 use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{CopyProgress, Incident, Ledger, Phase, lock_key};
+use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Skip};
 use crate::lsn::Lsn;
 use crate::replication::Slot;
 
@@ -35,6 +35,8 @@ pub struct Status {
     pub slot: Option<SlotStatus>,
     /// Why the source could not be asked; null if it could.
     pub source_error: Option<String>,
+    /// The transactions that the operator has had skipped: the target lacks their changes.
+    pub skipped: Skipped,
     /// Incidents, open ones first, then the latest. One of them, more with `--incidents`.
     pub incidents: Vec<Incident>,
 }
@@ -56,6 +58,15 @@ pub struct Daemon {
     pub pid: Option<i64>,
     /// Its version.
     pub version: Option<String>,
+}
+
+/// The transactions that the operator has had skipped.
+#[derive(Debug, Default, Serialize)]
+pub struct Skipped {
+    /// How many.
+    pub transactions: i64,
+    /// The last of them; null if there is none.
+    pub last: Option<Skip>,
 }
 
 /// Up to where the source is applied.
@@ -126,12 +137,13 @@ pub async fn look(
         verdict: Verdict::Stopped,
         phase: if has_ledger { ledger.phase().await? } else { None },
         direction: "forward",
-        daemon: daemon(target, &config.name, has_ledger).await?,
+        daemon: daemon(target, &ledger, &config.name, has_ledger).await?,
         checkpoint: if has_ledger { checkpoint(target, &config.name).await? } else { None },
         copy: if has_ledger { ledger.copy_progress().await? } else { None },
         lag: None,
         slot: None,
         source_error: None,
+        skipped: if has_ledger { skipped(&ledger).await? } else { Skipped::default() },
         incidents: if has_ledger { ledger.incidents(incidents).await? } else { Vec::new() },
     };
     status.source_error = match source {
@@ -167,20 +179,13 @@ fn verdict(status: &Status, limits: &Limits) -> Verdict {
     }
 }
 
-async fn daemon(target: &Session, name: &str, has_ledger: bool) -> Result<Daemon> {
+async fn skipped(ledger: &Ledger) -> Result<Skipped> {
+    let (transactions, last) = ledger.skipped().await?;
+    Ok(Skipped { transactions, last })
+}
+
+async fn daemon(target: &Session, ledger: &Ledger, name: &str, has_ledger: bool) -> Result<Daemon> {
     let fault = |e| Fault::sql(Side::Target, "looking for the daemon", &e);
-    let is_running = target
-        .query_one(
-            "SELECT EXISTS (
-               SELECT FROM pg_catalog.pg_locks
-                WHERE locktype = 'advisory' AND granted AND objsubid = 1
-                  AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-                  AND (classid::bigint << 32) | objid::bigint = pg_catalog.hashtextextended($1, 0))",
-            &[&lock_key(name)],
-        )
-        .await
-        .map_err(fault)?
-        .get(0);
     let row = match has_ledger {
         true => target
             .query_opt(
@@ -194,7 +199,7 @@ async fn daemon(target: &Session, name: &str, has_ledger: bool) -> Result<Daemon
     };
     let row = row.as_ref();
     Ok(Daemon {
-        is_running,
+        is_running: ledger.daemon_is_running().await?,
         state: row.map(|row| row.get(0)),
         detail: row.and_then(|row| row.get(1)),
         since: row.map(|row| row.get(2)),
