@@ -48,6 +48,8 @@ pub enum Command {
     Status(Status),
     /// Let a blocked daemon pass one transaction without applying it
     Skip(Skip),
+    /// End the migration: remove slot, publication and ledger, and put back what was held back
+    Drop(Drop),
     /// Show a whole migration between two throw-away servers on this machine
     Demo(Demo),
 }
@@ -98,6 +100,21 @@ pub struct Skip {
     /// Don't ask
     #[arg(long, requires = "reason")]
     pub yes: bool,
+    /// Print one JSON object
+    #[arg(long, requires = "yes")]
+    pub json: bool,
+}
+
+/// `cdc drop`.
+#[derive(Args, Debug)]
+pub struct Drop {
+    /// Don't ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Go on where the source can't be used, constraints can't be put back, or the ledger is gone; what is
+    /// left to do is printed
+    #[arg(long)]
+    pub force: bool,
     /// Print one JSON object
     #[arg(long, requires = "yes")]
     pub json: bool,

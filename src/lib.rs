@@ -54,7 +54,7 @@
 //!
 //! # The floors
 //!
-//! Imports only go down: [`commands`] → [`demo`] → [`daemon`] → [`engine`], [`observe`] →
+//! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`] → [`engine`], [`observe`] →
 //! [`replication`], [`route`], [`apply`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`], [`catalog`],
 //! [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
 
@@ -77,6 +77,7 @@ pub mod observe;
 pub mod pgoutput;
 pub mod provider;
 pub mod pulse;
+pub mod removal;
 pub mod replication;
 pub mod retry;
 pub mod route;

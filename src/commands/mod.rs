@@ -2,6 +2,7 @@
 
 mod ask;
 mod demo;
+mod drop;
 mod exit;
 mod log;
 mod run;
@@ -28,6 +29,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Run(arguments) => run::run(&config()?, &arguments).await,
         Command::Status(arguments) => status::run(&config()?, &arguments).await,
         Command::Skip(arguments) => or_no(skip::run(&config()?, &arguments).await),
+        Command::Drop(arguments) => or_no(drop::run(&config()?, &arguments).await),
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,
     }
 }

@@ -21,5 +21,7 @@ mod run;
 mod task;
 
 pub use large::LargeRows;
+pub(crate) use origin::free_slot;
+pub(crate) use prepare::end_leftovers;
 pub use prepare::{Prepared, prepare};
 pub use run::{Ended, Engine};

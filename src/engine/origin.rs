@@ -99,7 +99,7 @@ pub(super) async fn check_slot(
 }
 
 /// Waits until the slot is free, and ends a walsender of ours that has outlived its daemon.
-pub(super) async fn free_slot(source: &Session, slot: &str, ours: &str) -> Result<()> {
+pub(crate) async fn free_slot(source: &Session, slot: &str, ours: &str) -> Result<()> {
     let deadline = tokio::time::Instant::now() + limits::SLOT_FREE;
     loop {
         let Some(Slot { active_pid: Some(pid), active_application, .. }) = Slot::find(source, slot).await?

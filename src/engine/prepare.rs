@@ -385,7 +385,12 @@ async fn clock(source: &Session) -> Result<PgTimestamp> {
 
 /// Ends sessions of an earlier life that are still at work. The epoch makes them harmless; ending them
 /// frees their locks at once. We hold the daemon's lock, so they can't be of a living daemon.
-async fn end_leftovers(session: &Session, side: Side, config: &Config, parts: &[&str]) -> Result<()> {
+pub(crate) async fn end_leftovers(
+    session: &Session,
+    side: Side,
+    config: &Config,
+    parts: &[&str],
+) -> Result<()> {
     let applications: Vec<String> = parts.iter().map(|part| application(config, part)).collect();
     let rows = session
         .query(

@@ -9,6 +9,7 @@ mod incident;
 mod migration;
 mod missing;
 mod progress;
+mod removal;
 mod skip;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};

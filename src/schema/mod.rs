@@ -23,7 +23,7 @@ mod locks;
 mod put_back;
 
 pub use hold_back::{Held, held, hold_back};
-pub use put_back::{NotPutBack, put_back};
+pub use put_back::{NotPutBack, put_back, statements};
 
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;

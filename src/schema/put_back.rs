@@ -39,9 +39,22 @@ pub async fn put_back(session: &Session, name: &str) -> Result<Vec<NotPutBack>> 
     outcome
 }
 
-async fn put_back_all(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
-    // A part comes before its whole, and what is referred to before what refers to it.
-    let rows = session
+/// The statements that put back what is still held back, for somebody who does it by hand, in their order.
+///
+/// # Errors
+/// If the target can't be asked.
+pub async fn statements(session: &Session, name: &str) -> Result<Vec<String>> {
+    let mut statements = Vec::new();
+    for row in &held_rows(session, name).await? {
+        let object = Object::new(session, row);
+        statements.extend(object.statements().await.map_err(|e| object.explain(&e))?);
+    }
+    Ok(statements)
+}
+
+/// A part comes before its whole, and what is referred to before what refers to it.
+async fn held_rows(session: &Session, name: &str) -> Result<Vec<Row>> {
+    session
         .query(
             "SELECT id, part_of, schema_name, table_name, kind, object_name, refers_to, tablespace, build,
                     put_back, validate
@@ -49,9 +62,12 @@ async fn put_back_all(session: &Session, name: &str) -> Result<Vec<NotPutBack>> 
             &[&name],
         )
         .await
-        .map_err(|e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e))?;
+        .map_err(|e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e))
+}
+
+async fn put_back_all(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
     let mut missing = Vec::new();
-    for row in &rows {
+    for row in &held_rows(session, name).await? {
         let object = Object::new(session, row);
         match object.put_back().await {
             Ok(()) => {}
@@ -104,11 +120,7 @@ impl<'a> Object<'a> {
         if let Some(build) = build {
             self.build(build, state.index_is_valid).await?;
         }
-        // An index that was built here still lacks its comments and marks.
-        let is_there = match self.kind {
-            "index" => build.is_none() && state.index_is_valid.is_some(),
-            _ => state.constraint_is_valid.is_some(),
-        };
+        let is_there = self.is_there(&state);
         let validate: Option<&str> = self.row.get("validate");
         if !is_there {
             self.finish(validate.is_none()).await?;
@@ -118,6 +130,30 @@ impl<'a> Object<'a> {
             None if is_there => self.done().await,
             None => Ok(()),
         }
+    }
+
+    /// True if at most its validation is missing.
+    fn is_there(&self, state: &State) -> bool {
+        match self.kind {
+            // An index that was built here still lacks its comments and marks.
+            "index" => self.row.get::<_, Option<&str>>("build").is_none() && state.index_is_valid.is_some(),
+            _ => state.constraint_is_valid.is_some(),
+        }
+    }
+
+    /// What is missing of it, in SQL.
+    async fn statements(&self) -> Result<Vec<String>, Error> {
+        let state = self.state().await?;
+        let mut statements = Vec::new();
+        if state.table_exists {
+            let build: Option<String> = self.row.get("build");
+            statements.extend(build.filter(|_| state.index_is_valid != Some(true)));
+            if !self.is_there(&state) {
+                statements.extend(self.row.get::<_, Vec<String>>("put_back"));
+            }
+            statements.extend(self.row.get::<_, Option<String>>("validate"));
+        }
+        Ok(statements)
     }
 
     async fn lacks_a_part(&self) -> Result<bool, Error> {
