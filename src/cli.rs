@@ -74,7 +74,10 @@ pub enum LogFormat {
 /// `cdc status`.
 #[derive(Args, Debug)]
 pub struct Status {
-    /// Print one JSON object
+    /// Look again every two seconds, until Ctrl-C; the exit status is that of the last look
+    #[arg(long)]
+    pub watch: bool,
+    /// Print one JSON object; with --watch one a line
     #[arg(long)]
     pub json: bool,
     /// Also print the latest incidents
@@ -84,8 +87,13 @@ pub struct Status {
     #[arg(long, value_name = "BYTES")]
     pub max_lag_bytes: Option<u64>,
     /// Exit with 1 if the target is further behind than this
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().seconds, value_parser = seconds, allow_negative_numbers = true)]
     pub max_lag_seconds: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if seconds.is_finite() && seconds >= 0.0 { Ok(seconds) } else { Err("it must be 0 or more".to_owned()) }
 }
 
 /// `cdc skip`.

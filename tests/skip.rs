@@ -15,6 +15,37 @@ const TABLES: &str = "
     CREATE TABLE t (id int PRIMARY KEY, v text);
     INSERT INTO t SELECT i, 'v' FROM generate_series(1, 9) i";
 
+/// The fields of `cdc status --json`: scripts rely on them.
+const STATUS: &str = "
+    .checkpoint.caught_up_to .checkpoint.changes .checkpoint.commit_time .checkpoint.lsn
+    .checkpoint.transactions .checkpoint.updated_at .copy.bytes .copy.bytes_per_second
+    .copy.bytes_planned .copy.chunks .copy.chunks_done .copy.consistent_since .copy.details[].bytes
+    .copy.details[].bytes_planned .copy.details[].chunks .copy.details[].chunks_done
+    .copy.details[].eta_seconds .copy.details[].fraction .copy.details[].rows
+    .copy.details[].rows_per_second .copy.details[].rows_planned .copy.details[].state
+    .copy.details[].table .copy.eta_seconds .copy.fraction .copy.held_back .copy.rows
+    .copy.rows_per_second .copy.rows_planned .copy.tables .copy.tables_done .daemon.detail .daemon.host
+    .daemon.is_running .daemon.pid .daemon.since .daemon.state .daemon.version .direction
+    .incidents[].count .incidents[].first_at .incidents[].key .incidents[].last_at .incidents[].lsn
+    .incidents[].message .incidents[].remedy .incidents[].resolved_at .incidents[].severity
+    .incidents[].side .incidents[].sqlstate .incidents[].table .incidents[].was_skipped .lag.bytes
+    .lag.seconds .name .phase .skipped.last.asked_at .skipped.last.dropped .skipped.last.host
+    .skipped.last.lsn .skipped.last.os_user .skipped.last.reason .skipped.last.role
+    .skipped.last.skipped_at .skipped.transactions .slot.confirmed_flush_lsn .slot.is_active .slot.name
+    .slot.retained_bytes .slot.safe_wal_size_bytes .slot.wal_status .source_error .verdict";
+
+fn shape(path: &str, value: &Value, keys: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) if path != ".skipped.last.dropped" => {
+            fields.iter().for_each(|(key, value)| shape(&format!("{path}.{key}"), value, keys));
+        }
+        Value::Array(values) => {
+            values.iter().take(1).for_each(|value| shape(&format!("{path}[]"), value, keys))
+        }
+        _ => keys.push(path.to_owned()),
+    }
+}
+
 /// The commit LSN at which the daemon is blocked.
 async fn blocked(pair: &Pair) -> String {
     let status = pair
@@ -121,6 +152,9 @@ async fn one_transaction_is_dropped_whole_and_those_around_it_in_the_batch_are_n
     ] {
         assert!(text.contains(part), "{part:?} is missing:\n{text}");
     }
+    let mut keys = Vec::new();
+    shape("", &status, &mut keys);
+    assert_eq!(keys, STATUS.split_whitespace().collect::<Vec<_>>());
     let (code, text) = skip(&pair, &[&lsn, "--yes", "--reason", "again"]);
     assert!(code == 0 && text.starts_with(&format!("skipped {lsn}: dropped 7 changes")), "{text}");
 

@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::io::BufRead;
+
 use cdc::demo::Cluster;
 use indicatif::{InMemoryTerm, TermLike};
 use support::pair::{PATIENCE, Pair, connect, number};
+use support::proxy::Proxy;
 
 const TABLE: &str = "CREATE TABLE t (id bigserial PRIMARY KEY, v text)";
 
@@ -68,6 +71,108 @@ async fn the_status_says_how_it_is_with_the_daemon_up_down_and_never_run() {
         status["verdict"] == "stopped" && status["daemon"]["state"] == "streaming"
     })
     .await;
+}
+
+/// A `cdc status --watch` whose output is read line by line.
+struct Watching {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Watching {
+    fn start(pair: &Pair, arguments: &[&str]) -> Self {
+        let mut command = pair.command();
+        let mut child = command
+            .args(["status", "--watch"])
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Reads until a line has this.
+    fn says(&mut self, text: &str) -> String {
+        self.lines.by_ref().map(|line| line.unwrap()).find(|line| line.contains(text)).expect("it goes on")
+    }
+
+    fn ends(mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_watches_databases_that_come_and_go_and_ends_with_the_last_look() {
+    let mut pair = Pair::new("watch").await;
+    pair.both(TABLE).await;
+    let port = |url: &str| url.rsplit(':').next().unwrap().split('/').next().unwrap().parse().unwrap();
+    let (source, target): (u16, u16) = (port(&pair.source_url), port(&pair.target_url));
+    let through = async |port: u16| Proxy::start(([127, 0, 0, 1], port).into()).await;
+    let proxies = (through(source).await, through(target).await);
+    let daemon = pair.streaming().await;
+    pair.caught_up().await;
+    pair.daemon_source_url = pair.source_url.replace(&source.to_string(), &proxies.0.addr.port().to_string());
+    pair.daemon_target_url = pair.target_url.replace(&target.to_string(), &proxies.1.addr.port().to_string());
+
+    let mut text = Watching::start(&pair, &[]);
+    text.says("watch: streaming");
+    let mut objects = Watching::start(&pair, &["--json"]);
+    let first: serde_json::Value = serde_json::from_str(&objects.says("{")).unwrap();
+    assert_eq!((&first["name"], &first["verdict"]), (&"watch".into(), &"streaming".into()), "{first}");
+    text.says("cdc_watch, in use");
+    proxies.0.refuse(true).await;
+    text.says("source      can't be asked");
+    assert!(objects.says("\"source_error\":\"").contains("\"verdict\":\"behind\""));
+    proxies.1.refuse(true).await;
+    text.says("watch: nothing is known, the target can't be asked");
+    let object: serde_json::Value = serde_json::from_str(&objects.says("\"error\":")).unwrap();
+    assert!(object["error"].as_str().unwrap().starts_with("target: "), "{object}");
+    assert_eq!(objects.ends("-TERM"), Some(3));
+    proxies.0.refuse(false).await;
+    proxies.1.refuse(false).await;
+    text.says("watch: streaming");
+    assert!(daemon.terminate().await.success());
+    text.says("watch: stopped");
+    assert_eq!(text.ends("-INT"), Some(2));
+    // Nobody reads any more.
+    let mut closed = Watching::start(&pair, &[]);
+    closed.says("watch: stopped");
+    drop(closed.lines);
+    assert_eq!(closed.child.wait().unwrap().code(), Some(2));
+
+    for wrong in [["--max-lag-seconds", "-1"], ["--max-lag-seconds", "NaN"], ["--max-lag-bytes", "-1"]] {
+        assert_eq!(pair.status_text(&wrong).0, 64, "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_it_is_drawn_in_place() {
+    let pair = Pair::new("drawn").await;
+    let command = pair.command();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut terminal = std::process::Command::new("script")
+        .args(["-qefc", &format!("stty rows 3 cols 60; exec timeout 5 {} status --watch", words.join(" "))])
+        .arg(file.path())
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(124), "it was ended by timeout");
+    let typescript = std::fs::read_to_string(file.path()).unwrap();
+    assert!(typescript.matches("drawn: stopped").count() >= 2, "{typescript}");
+    let terminal = InMemoryTerm::new(3, 60);
+    let (_, output) = typescript.split_once('\n').unwrap();
+    terminal.write_str(output.split("\nScript done").next().unwrap()).unwrap();
+    let contents = terminal.contents();
+    let lines: Vec<_> = contents.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains("Z  drawn: stopped"), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

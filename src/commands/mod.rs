@@ -4,6 +4,7 @@ mod ask;
 mod demo;
 mod drop;
 mod exit;
+mod live;
 mod log;
 mod run;
 mod skip;
@@ -53,11 +54,15 @@ fn json(report: &impl serde::Serialize) -> Result<String> {
 
 /// Prints a report. That nobody reads it to its end (`| head`) is no failure.
 fn print(report: &str) -> Result<()> {
+    write(report).map(|_| ())
+}
+
+/// Prints a text; false if nobody reads it.
+fn write(text: &str) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(report.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Fault::person(format!("the report can't be written: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Fault::person(format!("the report can't be written: {error}"))),
     }
 }

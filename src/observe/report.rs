@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use super::copy::summary;
 use super::lag::{Lag, Verdict};
-use super::status::Status;
+use super::status::{SlotStatus, Status};
 use crate::ledger::{ChangesByTable, Incident, Skip};
 
 impl fmt::Display for Verdict {
@@ -67,16 +67,13 @@ impl fmt::Display for Status {
             )?;
         }
         if let Some(slot) = &self.slot {
-            let budget = slot.safe_wal_size_bytes.map_or("without a limit".to_owned(), |bytes| {
-                format!("{} until it may be lost", ByteSize(u64::try_from(bytes).unwrap_or(0)))
-            });
             writeln!(
                 f,
-                "  slot        {}, {}, {}, holds {} of WAL, {budget}",
+                "  slot        {}, {}, holds {} of WAL, {}",
                 slot.name,
                 if slot.is_active { "in use" } else { "not in use" },
-                slot.wal_status.as_deref().unwrap_or("no status"),
                 ByteSize(slot.retained_bytes),
+                slot.budget(),
             )?;
         }
         if let Some(error) = &self.source_error {
@@ -136,6 +133,20 @@ impl Incident {
     }
 }
 
+impl SlotStatus {
+    /// How much is left of it, in words.
+    fn budget(&self) -> String {
+        match (self.wal_status.as_deref(), self.safe_wal_size_bytes.map(u64::try_from)) {
+            (Some("lost"), _) => "LOST: some of that has been removed".to_owned(),
+            (Some("unreserved"), _) | (_, Some(Ok(0) | Err(_))) => {
+                "MAY BE LOST at the source's next checkpoint (max_slot_wal_keep_size)".to_owned()
+            }
+            (_, Some(Ok(bytes))) => format!("{} until it may be lost", ByteSize(bytes)),
+            (_, None) => "without a limit".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.resolved_at {
@@ -178,5 +189,31 @@ pub fn changes(of: &ChangesByTable) -> String {
     match of.values().sum::<u64>() {
         1 => format!("1 change ({})", tables.join(", ")),
         all => format!("{all} changes ({})", tables.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slot_says_how_much_is_left_of_it() {
+        let budget = |wal_status: &str, safe_wal_size_bytes| {
+            let slot = SlotStatus {
+                name: "cdc_a".to_owned(),
+                is_active: true,
+                wal_status: Some(wal_status.to_owned()),
+                confirmed_flush_lsn: None,
+                retained_bytes: 0,
+                safe_wal_size_bytes,
+            };
+            slot.budget()
+        };
+        assert_eq!(budget("reserved", None), "without a limit");
+        assert_eq!(budget("extended", Some(2 << 30)), "2.0 GiB until it may be lost");
+        let soon = "MAY BE LOST at the source's next checkpoint (max_slot_wal_keep_size)";
+        assert_eq!(budget("unreserved", Some(-5)), soon);
+        assert_eq!(budget("extended", Some(0)), soon);
+        assert_eq!(budget("lost", None), "LOST: some of that has been removed");
     }
 }

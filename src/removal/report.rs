@@ -229,13 +229,12 @@ impl fmt::Display for Report {
             writeln!(f, "          {} of {}: {}{key}", missing.object, missing.table, missing.message)?;
         }
         if self.outcome == Outcome::Refused {
-            return writeln!(
+            writeln!(
                 f,
-                "{}",
-                "          Either mend the rows and run cdc drop again; or, if this target is given up or its copy was\n\
-                 \x20         never complete, run cdc drop --force, empty the tables, and then run there:"
-            )
-            .and_then(|()| statements(f, &target.to_run));
+                "          Either mend the rows and run cdc drop again; or, if this copy is given up:"
+            )?;
+            writeln!(f, "          run cdc drop --force, empty the tables, and then run there:")?;
+            return statements(f, &target.to_run);
         }
         writeln!(f, "          the ledger's rows of {name}: {}", target.migration)?;
         match &target.other_migrations[..] {
