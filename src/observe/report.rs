@@ -165,7 +165,7 @@ impl fmt::Display for Incident {
         if !place.is_empty() {
             writeln!(f, "              {place}")?;
         }
-        if let Some(remedy) = &self.remedy {
+        if let Some(remedy) = self.remedy.as_ref().filter(|_| self.resolved_at.is_none()) {
             writeln!(f, "              what to do: {remedy}")?;
         }
         Ok(())

@@ -193,8 +193,8 @@ impl fmt::Display for Report {
             f,
             "{name}: {}",
             match self.outcome {
-                Outcome::Dropped => "dropped; both databases were asked again",
-                Outcome::Incomplete => "dropped, but there is something left to do by hand",
+                Outcome::Dropped => "nothing of it is left; both databases were asked",
+                Outcome::Incomplete => "dropped, but something is left to do by hand",
                 Outcome::Refused => "NOT dropped: not everything that is held back can be put back",
             }
         )?;
