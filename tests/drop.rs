@@ -12,7 +12,7 @@ use cdc::fault::Side;
 use cdc::lsn::Lsn;
 use cdc::replication::{ReplicationStream, Walsender};
 use serde_json::{Value, json};
-use support::pair::{PATIENCE, Pair, connect, constraints, number};
+use support::pair::{Daemon, PATIENCE, Pair, connect, constraints, number};
 use support::proxy::{Action, Direction, Proxy};
 use tokio_postgres::Client;
 
@@ -61,6 +61,15 @@ async fn reader(pair: &Pair, application: &str) -> ReplicationStream {
     let walsender = Walsender::connect(&info, Side::Source, application).await.unwrap();
     let slot = format!("cdc_{}", pair.name);
     walsender.start_replication(&slot, Lsn::ZERO, std::slice::from_ref(&slot)).await.unwrap()
+}
+
+/// A daemon that has taken in all tables and copied a part of them.
+async fn half_copied(pair: &Pair) -> Daemon {
+    let daemon = pair.daemon();
+    daemon.wait_for_log("streaming").await;
+    until(&pair.target, "SELECT (count(*) = 3)::int::bigint FROM cdc.held_back").await;
+    until(&pair.target, "SELECT count(*) FROM cdc.chunk WHERE state = 'done'").await;
+    daemon
 }
 
 async fn until(client: &Client, query: &str) {
@@ -151,10 +160,7 @@ async fn what_the_rows_of_half_a_copy_violate_is_told_and_given_up_only_by_force
     pair.both(TABLES).await;
     pair.write(ROWS).await;
     let before = constraints(&pair.target).await;
-    let daemon = pair.daemon();
-    daemon.wait_for_log("streaming").await;
-    until(&pair.target, "SELECT count(*) FROM cdc.chunk WHERE state = 'done'").await;
-    daemon.kill();
+    half_copied(&pair).await.kill();
     // The copy of the large table comes first; rows of the small one that refer to its end were there.
     pair.target
         .batch_execute(
@@ -201,20 +207,14 @@ async fn killed_at_every_step_the_next_one_goes_on() {
     pair.write(ROWS).await;
     pair.write("TRUNCATE child").await;
     let before = constraints(&pair.target).await;
-    let daemon = pair.daemon();
-    daemon.wait_for_log("streaming").await;
-    until(&pair.target, "SELECT count(*) FROM cdc.chunk WHERE state = 'done'").await;
-    daemon.kill();
+    half_copied(&pair).await.kill();
 
     killed_at(&pair, "LOCK TABLE parent IN ROW EXCLUSIVE MODE", [1, 1, 1, 1]).await;
     // Cut before a statement, and after it: it can't know whether that was run.
     let url = pair.daemon_source_url.clone();
     let port: u16 = url.rsplit(':').next().unwrap().split('/').next().unwrap().parse().unwrap();
     let source = Proxy::start(([127, 0, 0, 1], port).into()).await;
-    let through = |proxy: &Proxy, port: u16, url: &str| {
-        url.replace(&format!(":{port}/"), &format!(":{}/", proxy.addr.port()))
-    };
-    pair.daemon_source_url = through(&source, port, &url);
+    pair.daemon_source_url = url.replace(&format!(":{port}/"), &format!(":{}/", source.addr.port()));
     let cuts: [(&[u8], Action, [i64; 4]); 3] = [
         (b"pg_drop_replication_slot", Action::CutBefore, [1, 1, 1, 1]),
         (b"DROP PUBLICATION", Action::CutBefore, [0, 1, 1, 1]),

@@ -52,7 +52,7 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::There => "STILL THERE",
+            Self::There => "still there",
             Self::Gone => "gone",
         })
     }
