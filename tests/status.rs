@@ -1,5 +1,7 @@
 //! What `cdc status` and the log say.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 mod support;
 
 use std::io::BufRead;
