@@ -137,13 +137,13 @@ pub async fn look(
         verdict: Verdict::Stopped,
         phase: if has_ledger { ledger.phase().await? } else { None },
         direction: "forward",
-        daemon: daemon(target, &ledger, &config.name, has_ledger).await?,
+        daemon: daemon(target, ledger, &config.name, has_ledger).await?,
         checkpoint: if has_ledger { checkpoint(target, &config.name).await? } else { None },
         copy: if has_ledger { ledger.copy_progress().await? } else { None },
         lag: None,
         slot: None,
         source_error: None,
-        skipped: if has_ledger { skipped(&ledger).await? } else { Skipped::default() },
+        skipped: if has_ledger { skipped(ledger).await? } else { Skipped::default() },
         incidents: if has_ledger { ledger.incidents(incidents).await? } else { Vec::new() },
     };
     status.source_error = match source {
