@@ -17,7 +17,7 @@ demo: servers ## a migration between two throw-away servers, from the copy to th
 	@cargo run --release --locked -- demo
 
 .PHONY: test
-test: servers ## install what the tests need, then format, lints, docs, tests, dependencies
+test: servers vector ## install what the tests need, then format, lints, docs, tests, dependencies
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" \
@@ -58,6 +58,10 @@ install: ## install what `make build` has built, the systemd units and /etc/cdc/
 uninstall: ## remove what `make install` has installed, but for the configuration
 	rm -f $(DESTDIR)$(PREFIX)/bin/cdc $(UNITS:%=$(DESTDIR)$(PREFIX)/lib/systemd/system/%)
 	rm -rf $(DESTDIR)$(DOC)
+.PHONY: test-matrix
+test-matrix: PACKAGES = pgbouncer
+test-matrix: servers ## the end-to-end tests between the versions 14 to 18 (PAIRS="15:17 ..."), each fetched once, and a table of the results
+	@tests/servers/matrix.sh $(PAIRS)
 
 .PHONY: bench
 bench: servers ## measure the copy beside pg_dump | psql and native replication
@@ -74,6 +78,10 @@ fuzz: ## any bytes into the decoder, any text into the configuration: FUZZ_RUNS 
 torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROUNDS times (300); three million rows under load
 	CDC_SIMULATOR_SEEDS=$(SEEDS) cargo test --release --locked --lib simulator::seeds::every -- --nocapture
 	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy --test memory -- --ignored --nocapture
+
+.PHONY: vector
+vector: # PostgreSQL 16 and 18 with pgvector, for the tests between them
+	@tests/servers/fetch.sh vector
 
 # The PostgreSQL server and, for the tests, pgbouncer, systemd-analyze and libfaketime, installed with apt
 # if they are missing. (Debian starts a server of its own then, on port 5432. Ours are started on other ports

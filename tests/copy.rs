@@ -8,9 +8,8 @@ mod support;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use cdc::demo::Cluster;
 use support::churn::{self, Churn};
-use support::pair::{Daemon, PATIENCE, Pair, connect, number};
+use support::pair::{self, Daemon, PATIENCE, Pair, connect, number};
 
 /// What the slot has held at its highest, in bytes.
 #[derive(Clone, Copy, Default)]
@@ -86,10 +85,8 @@ fn longest_pause(log: &str) -> u64 {
 }
 
 async fn copied_under_load(name: &str, rows: i64, max_rate: &str, kills: i64) {
-    let (source, target) = (
-        Cluster::start("source").await.expect("it starts"),
-        Cluster::start("target").await.expect("it starts"),
-    );
+    let (source, target) =
+        (pair::source().start().await.expect("it starts"), pair::target().start().await.expect("it starts"));
     let mut pair = Pair::on(&source, &target, name).await;
     pair.config = format!("[copy]\nmax_rate = \"{max_rate}\"\n");
     pair.both(churn::TABLE).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cdc::demo::Cluster;
 use support::churn::{self, Churn};
-use support::pair::{Daemon, PATIENCE, Pair, connect};
+use support::pair::{self, Daemon, PATIENCE, Pair, connect};
 
 const ROWS: i64 = 40_000;
 
@@ -20,12 +20,8 @@ struct Arena {
 
 impl Arena {
     async fn start(name: &str) -> Self {
-        let target = Cluster::start("target").await.expect("it answers");
-        let source = Cluster::builder("source")
-            .setting("synchronous_commit", "off")
-            .start()
-            .await
-            .expect("it answers");
+        let target = pair::target().start().await.expect("it answers");
+        let source = pair::source().setting("synchronous_commit", "off").start().await.expect("it answers");
         let mut pair = Pair::on(&source, &target, name).await;
         pair.config = "[copy]\nreaders = 2\nmax_rate = \"4MB\"\n".to_owned();
         pair.both(churn::TABLE).await;
@@ -99,12 +95,12 @@ async fn freeze(pair: &Pair, backend_type: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_is_seen_before_it_is_flushed_is_flushed_before_its_chunk_is_done() {
     // Nobody writes the log but whoever waits for it.
-    let source = Cluster::builder("source")
+    let source = pair::source()
         .setting("synchronous_commit", "off")
         .setting("bgwriter_lru_maxpages", "0")
         .setting("autovacuum", "off");
     let mut source = source.start().await.unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let mut pair = Pair::on(&source, &target, "unflushed").await;
     pair.config = "[copy]\nreaders = 1\nmax_rate = \"1MB\"\n".to_owned();
     pair.both("CREATE TABLE t (id int PRIMARY KEY, v text)").await;

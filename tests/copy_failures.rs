@@ -2,9 +2,8 @@
 
 mod support;
 
-use cdc::demo::Cluster;
 use serde_json::Value;
-use support::pair::{Pair, constraints, number};
+use support::pair::{self, Pair, constraints, number};
 
 /// The open incidents that fail a table or a part of it, by table.
 fn failing(status: &Value) -> Vec<&Value> {
@@ -24,7 +23,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_cannot_be_copied_stands_alone_until_it_is_mended() {
-    let (source, target) = (Cluster::start("source").await.unwrap(), Cluster::start("target").await.unwrap());
+    let (source, target) = (pair::source().start().await.unwrap(), pair::target().start().await.unwrap());
     let mut pair = Pair::on(&source, &target, "failing").await;
     pair.config = "[copy]\nmax_rate = \"8MB\"\n".to_owned();
     // An ordinary owner, who has taken a right from himself.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cdc::demo::Cluster;
 use serde_json::Value;
-use support::pair::{Daemon, Pair, connect, number};
+use support::pair::{self, Daemon, Pair, connect, number};
 use tokio_postgres::Client;
 
 const T: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
@@ -89,7 +89,7 @@ async fn names_nobody(pair: &Pair) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_standby_is_in_the_stream_and_in_no_snapshot() {
-    let (source, target) = (Cluster::start("source").await.unwrap(), Cluster::start("target").await.unwrap());
+    let (source, target) = (pair::source().start().await.unwrap(), pair::target().start().await.unwrap());
     let pair = slow(&source, &target, "standby").await;
     begin_to_peek(&pair).await;
     let daemon = in_the_middle(&pair).await;
@@ -179,7 +179,7 @@ async fn a_table_that_comes_into_the_publication_is_copied_if_nobody_ever_writes
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_is_attached_with_rows_in_it_is_copied_once_older_transactions_are_over() {
-    let (source, target) = (Cluster::start("source").await.unwrap(), Cluster::start("target").await.unwrap());
+    let (source, target) = (pair::source().start().await.unwrap(), pair::target().start().await.unwrap());
     let pair = Pair::on(&source, &target, "attached").await;
     pair.both(
         "CREATE TABLE m (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
@@ -209,8 +209,8 @@ async fn a_partition_that_is_attached_with_rows_in_it_is_copied_once_older_trans
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_that_run_when_the_daemon_starts_are_waited_for() {
-    let source = Cluster::builder("source").setting("max_prepared_transactions", "5").start().await.unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let source = pair::source().setting("max_prepared_transactions", "5").start().await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let pair = slow(&source, &target, "running").await;
     // The slot can't be made before they are over.
     let first = connect(&pair.source_url).await;

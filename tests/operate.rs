@@ -4,8 +4,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use cdc::demo::{Cluster, Stop};
-use support::pair::{PATIENCE, Pair, connect, number};
+use cdc::demo::Stop;
+use support::pair::{self, PATIENCE, Pair, connect, number};
 use tokio_postgres::Client;
 
 const TABLE: &str = "CREATE TABLE t (id bigserial PRIMARY KEY, v text)";
@@ -153,8 +153,8 @@ async fn a_second_daemon_waits_says_so_and_takes_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_rest_the_lag_is_zero_and_an_idle_slot_advances_without_losing_the_next_commit() {
-    let source = Cluster::start("source").await.unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let source = pair::source().start().await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let mut pair = Pair::on(&source, &target, "rest").await;
     pair.both(TABLE).await;
     pair.write("CREATE TABLE unpublished (id int)").await;
@@ -214,8 +214,8 @@ async fn at_rest_the_lag_is_zero_and_an_idle_slot_advances_without_losing_the_ne
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_can_stop_while_the_daemon_is_blocked() {
-    let mut source = Cluster::start("source").await.unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let mut source = pair::source().start().await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let pair = Pair::on(&source, &target, "blocked_stop").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
     let daemon = pair.streaming().await;
@@ -232,8 +232,8 @@ async fn a_source_can_stop_while_the_daemon_is_blocked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_of_either_server_need_nobody() {
-    let mut source = Cluster::start("source").await.unwrap();
-    let mut target = Cluster::start("target").await.unwrap();
+    let mut source = pair::source().start().await.unwrap();
+    let mut target = pair::target().start().await.unwrap();
     let mut pair = Pair::on(&source, &target, "restarts").await;
     pair.both(TABLE).await;
     let daemon = pair.streaming().await;
@@ -283,8 +283,8 @@ async fn restarts_of_either_server_need_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_down_at_the_first_start_is_waited_for() {
-    let mut source = Cluster::start("source").await.unwrap();
-    let mut target = Cluster::start("target").await.unwrap();
+    let mut source = pair::source().start().await.unwrap();
+    let mut target = pair::target().start().await.unwrap();
     let mut pair = Pair::on(&source, &target, "waits").await;
     pair.both(TABLE).await;
     for is_source in [true, false] {
@@ -304,8 +304,8 @@ async fn a_server_that_is_down_at_the_first_start_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_lock_or_a_long_freeze_outlasts_wal_sender_timeout() {
-    let source = Cluster::builder("source").setting("wal_sender_timeout", "3s").start().await.unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let source = pair::source().setting("wal_sender_timeout", "3s").start().await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let pair = Pair::on(&source, &target, "timeout").await;
     pair.both(TABLE).await;
     let daemon = pair.streaming().await;

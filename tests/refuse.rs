@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cdc::demo::{Cluster, Stop};
-use support::pair::{Pair, connect, number};
+use support::pair::{self, Pair, connect, is_since, number};
 use support::pooler::Pooler;
 
 /// Refuses with 2 at the first start, and nothing was made on either side.
@@ -106,8 +106,10 @@ async fn a_table_may_be_left_out_or_be_insert_only_and_updates_of_that_are_an_in
     pair.write("INSERT INTO audit VALUES (1)").await;
     assert_eq!(pair.status()["incidents"].as_array().unwrap().len(), 0);
 
-    pair.write("UPDATE events SET v = 'c' WHERE id = 1").await;
-    pair.write("DELETE FROM parted").await;
+    // A session of their own: until 14, what one has done is counted for certain only when it ends.
+    let session = connect(&pair.source_url).await;
+    session.batch_execute("UPDATE events SET v = 'c' WHERE id = 1; DELETE FROM parted").await.unwrap();
+    drop(session);
     for table in ["public.events", "public.parted"] {
         let status = pair
             .status_is("warned of an update", |status| {
@@ -216,12 +218,15 @@ async fn somebody_elses_slot_is_left_alone() {
 async fn a_publication_made_by_hand_is_used_as_it_is() {
     let pair = Pair::new("by_hand").await;
     pair.both("CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY)").await;
-    pair.write("CREATE PUBLICATION cdc_by_hand FOR TABLE a WHERE (id > 10)").await;
+    let filters = is_since(15, &pair.source).await;
+    let filter = if filters { "WHERE (id > 10)" } else { "" };
+    pair.write(&format!("CREATE PUBLICATION cdc_by_hand FOR TABLE a {filter}")).await;
     let daemon = pair.streaming().await;
     pair.write("INSERT INTO a VALUES (10, 1), (11, 1); INSERT INTO b VALUES (1)").await;
     pair.caught_up().await;
     let rows = pair.target.query("SELECT id FROM a UNION ALL SELECT -id FROM b", &[]).await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [11]);
+    let rows: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(rows, if filters { vec![11] } else { vec![10, 11] });
     let status = pair.status();
     assert_eq!(status["incidents"][0]["table"], "public.b", "{status:#}");
     assert_eq!(status["incidents"][0]["severity"], "warning", "{status:#}");
@@ -249,7 +254,7 @@ async fn slots_and_walsenders_that_are_all_used_are_told() {
         .start()
         .await
         .unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let first = Pair::on(&small, &target, "first").await;
     let second = Pair::on(&small, &target, "second").await;
     let third = Pair::on(&small, &target, "third").await;
@@ -304,7 +309,7 @@ fn succeeds(command: &mut Command) {
 async fn a_hot_standby_is_refused_and_so_is_its_timeline_once_it_is_promoted() {
     let primary = Cluster::start("primary").await.unwrap();
     let mut standby = Cluster::start("standby").await.unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let mut pair = Pair::on(&primary, &target, "failover").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
     make_standby(&primary, &mut standby).await;

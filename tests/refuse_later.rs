@@ -7,7 +7,7 @@ mod support;
 
 use cdc::demo::Cluster;
 use futures_util::future::join_all;
-use support::pair::{Pair, connect, number};
+use support::pair::{self, Pair, connect, number};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
@@ -149,7 +149,7 @@ async fn a_row_in_the_way_blocks_and_the_stream_goes_on_by_itself_once_it_is_gon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
-    let source = Cluster::builder("source")
+    let source = pair::source()
         .initdb_arg("--wal-segsize=1")
         .setting("max_slot_wal_keep_size", "2MB")
         .setting("min_wal_size", "2MB")
@@ -157,7 +157,7 @@ async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
         .start()
         .await
         .unwrap();
-    let target = Cluster::start("target").await.unwrap();
+    let target = pair::target().start().await.unwrap();
     let pair = Pair::on(&source, &target, "lost").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
     let daemon = pair.streaming().await;

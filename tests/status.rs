@@ -8,7 +8,7 @@ use std::io::BufRead;
 
 use cdc::demo::Cluster;
 use indicatif::{InMemoryTerm, TermLike};
-use support::pair::{PATIENCE, Pair, connect, number};
+use support::pair::{self, PATIENCE, Pair, connect, number};
 use support::proxy::Proxy;
 
 const TABLE: &str = "CREATE TABLE t (id bigserial PRIMARY KEY, v text)";
@@ -319,7 +319,7 @@ async fn a_terminal_shows_bars_beneath_whole_log_lines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_text_or_json_and_nothing_shows_a_password() {
     let hba = ["host all all 127.0.0.1/32 scram-sha-256"];
-    let source = Cluster::builder("source").hba(hba).start().await.unwrap();
+    let source = pair::source().hba(hba).start().await.unwrap();
     let plain = Pair::new("secrets").await;
     let socket = format!("host={} port={} user=postgres", source.socket_dir().display(), source.port());
     let admin = connect(&format!("{socket} dbname=postgres")).await;

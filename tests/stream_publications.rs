@@ -2,11 +2,14 @@
 
 mod support;
 
-use support::pair::Pair;
+use support::pair::{Pair, is_since};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_filter_decides_which_rows_are_on_the_target() {
     let pair = Pair::new("row_filter").await;
+    if !is_since(15, &pair.source).await {
+        return;
+    }
     pair.both(
         "CREATE TABLE t (id int PRIMARY KEY, v text, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL;
          CREATE TABLE whole (id int, n int, big text); ALTER TABLE whole REPLICA IDENTITY FULL;
@@ -30,6 +33,9 @@ async fn a_row_filter_decides_which_rows_are_on_the_target() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_list_leaves_the_other_columns_to_the_target() {
     let pair = Pair::new("column_list").await;
+    if !is_since(15, &pair.source).await {
+        return;
+    }
     pair.write(
         "CREATE TABLE t (id int PRIMARY KEY, secret text, v text);
          CREATE TABLE hidden (id int PRIMARY KEY, n int, big text, secret text NOT NULL);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use cdc::demo::{Cluster, Stop, data::Example, writer::Writer};
-use support::pair::{Daemon, PATIENCE, Pair, connect};
+use support::pair::{self, Daemon, PATIENCE, Pair, connect};
 use support::proxy::{Action, Cut, Direction, Proxy};
 use tokio_postgres::NoTls;
 
@@ -80,11 +80,9 @@ fn through(proxy: &Proxy, url: &str, cluster: &Cluster) -> String {
 
 impl Arena {
     async fn start(name: &str, seed: u64) -> Self {
-        let cluster = |name| {
-            // A short timeout: a half-open connection is noticed by the source, too.
-            Cluster::builder(name).setting("wal_sender_timeout", "10s").start()
-        };
-        let (source, target) = (cluster("source").await.unwrap(), cluster("target").await.unwrap());
+        // A short timeout: a half-open connection is noticed by the source, too.
+        let source = pair::source().setting("wal_sender_timeout", "10s").start().await.unwrap();
+        let target = pair::target().start().await.unwrap();
         let address = |cluster: &Cluster| SocketAddr::from(([127, 0, 0, 1], cluster.port()));
         let source_proxy = Proxy::start(address(&source)).await;
         let target_proxy = Proxy::start(address(&target)).await;

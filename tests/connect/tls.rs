@@ -208,7 +208,8 @@ async fn direct_server(pair: &Pair, protocols: &[&[u8]]) -> String {
 
 #[tokio::test]
 async fn direct_negotiation_needs_a_server_that_speaks_it() {
-    let pair = Authority::new("ours").sign("localhost", &["localhost"]);
+    let (authority, files) = (Authority::new("ours"), Files::new());
+    let pair = authority.sign("localhost", &["localhost"]);
     // It comes as far as the first statement.
     let fault = walsender(&direct_server(&pair, &[b"postgresql"]).await).await.err().unwrap();
     assert_eq!(fault.code().unwrap().code(), "0A000", "{fault}");
@@ -216,10 +217,16 @@ async fn direct_negotiation_needs_a_server_that_speaks_it() {
     assert_refused(&other, &["NoApplicationProtocol", "sslnegotiation=postgres"]).await;
     let none = direct_server(&pair, &[]).await;
     assert_refused(&none, &["not PostgreSQL's protocol", "sslnegotiation=postgres"]).await;
-    let cluster = server(&pair, &TRUST).await;
+    let cluster = server(&pair, &TRUST_TLS).await;
+    let root = files.write("root.crt", &authority.certificate, 0o644);
+    let direct = format!("sslmode=verify-full sslnegotiation=direct sslrootcert={}", root.display());
+    let text = to(&cluster, "localhost", &direct);
     if cluster.binaries().major() < 17 {
-        let text = to(&cluster, "localhost", "sslmode=require sslnegotiation=direct");
         assert_unreachable(session(&text).await, &["sslnegotiation=postgres"]);
+    } else {
+        assert!(is_encrypted(&text).await);
+        let elsewhere = to(&cluster, "elsewhere", &direct);
+        assert_refused(&elsewhere, &["the certificate is for localhost"]).await;
     }
 }
 

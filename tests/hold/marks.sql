@@ -1,7 +1,7 @@
--- What pg_dump doesn't tell of indexes and constraints, a line each.
+-- What pg_dump doesn't tell of indexes and constraints, a line each. (PostgreSQL 14 has no NULLS NOT DISTINCT.)
 SELECT pg_catalog.concat_ws(' ', 'index', i.indexrelid::pg_catalog.regclass, 'of', i.indrelid::pg_catalog.regclass, 'in',
          (SELECT h.inhparent::pg_catalog.regclass FROM pg_catalog.pg_inherits h WHERE h.inhrelid = i.indexrelid),
-         'unique', i.indisunique, 'nulls', i.indnullsnotdistinct, 'primary', i.indisprimary, 'exclusion', i.indisexclusion,
+         'unique', i.indisunique, 'nulls', pg_catalog.to_jsonb(i) -> 'indnullsnotdistinct', 'primary', i.indisprimary, 'exclusion', i.indisexclusion,
          'immediate', i.indimmediate, 'clustered', i.indisclustered, 'valid', i.indisvalid, 'ready', i.indisready,
          'live', i.indislive, 'identity', i.indisreplident, i.indkey, i.indcollation, i.indclass, i.indoption,
          x.reloptions, x.reltablespace, x.relispartition,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use cdc::demo::{Cluster, compare::compare};
+use cdc::demo::{Binaries, Builder, Cluster, compare::compare};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -39,9 +39,27 @@ struct Servers {
 
 static SERVERS: OnceCell<Servers> = OnceCell::const_new();
 
+/// How the source's server shall be: of the installation whose bin directory is `$CDC_SOURCE_PG_BIN`, if set.
+pub fn source() -> Builder {
+    builder("source", "CDC_SOURCE_PG_BIN")
+}
+
+/// How the target's server shall be: of the installation whose bin directory is `$CDC_TARGET_PG_BIN`, if set.
+pub fn target() -> Builder {
+    builder("target", "CDC_TARGET_PG_BIN")
+}
+
+fn builder(name: &str, variable: &str) -> Builder {
+    let builder = Cluster::builder(name);
+    match std::env::var_os(variable) {
+        Some(bin) => builder.binaries(Binaries::at(bin).expect("a PostgreSQL is there")),
+        None => builder,
+    }
+}
+
 async fn servers() -> &'static Servers {
-    let cluster = |name| async move {
-        Cluster::builder(name)
+    let start = |builder: Builder| async move {
+        builder
             .setting("max_replication_slots", "100")
             .setting("max_wal_senders", "100")
             .setting("max_connections", "300")
@@ -51,10 +69,13 @@ async fn servers() -> &'static Servers {
             .expect("a server starts")
     };
     SERVERS
-        .get_or_init(|| async {
-            Servers { source: cluster("source").await, target: cluster("target").await }
-        })
+        .get_or_init(|| async { Servers { source: start(source()).await, target: start(target()).await } })
         .await
+}
+
+/// The major version of the source that this file's tests share.
+pub async fn source_major() -> u32 {
+    servers().await.source.binaries().major()
 }
 
 /// A source and a target database of one test, and how `cdc` reaches them.
@@ -94,6 +115,15 @@ pub async fn connect(url: &str) -> Client {
 /// The one number that a query gives.
 pub async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.expect("it answers").get(0)
+}
+
+/// True on a server of this major version or a newer one. A test that ends otherwise says so.
+pub async fn is_since(major: i64, client: &Client) -> bool {
+    let version = number(client, "SELECT current_setting('server_version_num')::bigint / 10000").await;
+    if version < major {
+        eprintln!("not tested: PostgreSQL {version} has nothing of this, {major} has");
+    }
+    version >= major
 }
 
 /// Every constraint and index of the tables in `public`, as the server tells them, with their marks.
