@@ -85,12 +85,13 @@ select f.oid,
        end as build,
        array_remove(array[
          case
-           when f.is_exclusion then
+           when f.contype = 'x' then
              format('ALTER TABLE %s ADD CONSTRAINT %I %s%s', f.table_sql, f.name, f.constraint_what,
                     f.constraint_when)
            when f.is_partitioned and f.constraint_oid is null then
              format('CREATE UNIQUE INDEX %I ON %s', f.name, f.definition)
-           when f.is_partitioned then
+           -- A key WITHOUT OVERLAPS (18) excludes, and its index can't be built apart from it.
+           when f.is_partitioned or f.is_exclusion then
              format('ALTER TABLE %s ADD CONSTRAINT %I %s%s%s', f.table_sql, f.name, f.constraint_what,
                     (select ' WITH (' || string_agg(format('%I=%L', o.option_name, o.option_value), ', ') || ')'
                        from pg_catalog.pg_options_to_table(f.reloptions) as o),

@@ -42,6 +42,9 @@ pub struct SourceTable {
     pub root: Option<TableName>,
     /// Its replica identity.
     pub identity: Identity,
+    /// The replica identity that it could be given, `FULL` or `DEFAULT`; `None` if only another primary
+    /// key would do.
+    pub mend: Option<String>,
     /// The columns that the stream carries: all but the generated ones.
     pub columns: Vec<String>,
 }
@@ -74,6 +77,7 @@ pub async fn source_tables(source: &Client) -> Result<Vec<SourceTable>> {
                 is_partitioned: row.get("is_partitioned"),
                 root: root.map(|(schema, name)| TableName::new(schema, name)),
                 identity: Identity::of(row)?,
+                mend: row.get("mend"),
                 columns: row.get("columns"),
             })
         })

@@ -131,6 +131,7 @@ mod tests {
             is_partitioned: false,
             root: None,
             identity: Identity::Key,
+            mend: None,
             columns: Vec::new(),
         }
     }

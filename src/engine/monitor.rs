@@ -165,7 +165,7 @@ impl Watched {
         if let Some(slot) = Slot::find(&self.source, &self.slot).await?
             && slot.is_lost()
         {
-            return Err(Slot::lost(&self.slot));
+            return Err(slot.lost(&self.slot));
         }
         // PostgreSQL 18 goes on without a publication that was dropped, and leaves its changes out.
         let gone = self

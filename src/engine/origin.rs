@@ -71,7 +71,7 @@ pub(super) async fn check_slot(
         ));
     };
     if slot.is_lost() {
-        return Err(Slot::lost(&origin.slot));
+        return Err(slot.lost(&origin.slot));
     }
     if slot.database.as_deref() != Some(&origin.database) || slot.plugin.as_deref() != Some("pgoutput") {
         return again(format!(

@@ -1,6 +1,6 @@
 //! Which tables the migration replicates, and the publications that say so on the source.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
@@ -17,8 +17,8 @@ pub(super) struct Wanted {
     pub(super) tables: Vec<SourceTable>,
     /// The publications that carry them; the second only if something is `insert_only`.
     pub(super) publications: Vec<Publication>,
-    /// Selected tables without a usable replica identity, with the reason.
-    unusable: Vec<TableName>,
+    /// Selected tables without a usable replica identity, with the one that each could be given.
+    unusable: BTreeMap<TableName, Option<String>>,
     /// Patterns of the configuration that match no table.
     unmatched: Vec<String>,
 }
@@ -29,7 +29,7 @@ impl Wanted {
         let all = source_tables(source).await?;
         let unmatched = config.tables.unmatched(&all);
         let mut tables = Vec::new();
-        let mut unusable = BTreeSet::new();
+        let mut unusable = BTreeMap::new();
         let mut by_selection = [BTreeSet::new(), BTreeSet::new()];
         for table in all {
             let names = match config.tables.select(&table) {
@@ -37,7 +37,7 @@ impl Wanted {
                 Selection::All => {
                     // A partitioned parent has no rows of its own; its partitions are what counts.
                     if table.identity == Identity::None && !table.is_partitioned {
-                        unusable.insert(table.name.clone());
+                        unusable.insert(table.name.clone(), table.mend.clone());
                     }
                     &mut by_selection[0]
                 }
@@ -53,7 +53,7 @@ impl Wanted {
             let name = config.insert_only_publication();
             publications.push(Publication { name, insert_only: true, tables: insert_only });
         }
-        Ok(Self { tables, publications, unusable: unusable.into_iter().collect(), unmatched })
+        Ok(Self { tables, publications, unusable, unmatched })
     }
 
     /// The names of the tables that are published for INSERT and TRUNCATE only.
@@ -71,11 +71,12 @@ impl Wanted {
                 continue;
             }
             let Some(content) = Content::of(source, &publication.name).await? else { continue };
+            content.refuse_generated(&publication.name)?;
             self.tables.retain_mut(|table| {
                 !publication.tables.contains(table.published_as()) || content.narrow(table)
             });
             let tables = &self.tables;
-            self.unusable.retain(|name| content.needs_identity && tables.iter().any(|t| t.name == *name));
+            self.unusable.retain(|name, _| content.needs_identity && tables.iter().any(|t| t.name == *name));
         }
         Ok(())
     }
@@ -91,17 +92,7 @@ impl Wanted {
                 .remedy("check [tables] include and exclude, and that the role sees the right database"));
         }
         if !self.unusable.is_empty() {
-            let list = |f: fn(&TableName) -> String| self.unusable.iter().map(f).collect::<Vec<_>>();
-            return Err(Fault::person(format!(
-                "no replica identity: {}. Published like this, every UPDATE and DELETE of them would fail on the source",
-                list(TableName::to_string).join(", ")
-            ))
-            .on(Side::Source)
-            .remedy(format!(
-                "give each a primary key, or run on the source: {} Or name it in [tables] insert_only if its rows \
-                 never change, or in exclude",
-                list(|t| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", t.to_sql())).join(" ")
-            )));
+            return Err(self.no_identity());
         }
         let tables: Vec<&SourceTable> = self.tables.iter().collect();
         let missing = missing_on_target(target, &tables).await?;
@@ -110,6 +101,39 @@ impl Wanted {
         }
         Err(Fault::person(format!("the target lacks {}", missing.join(", "))).on(Side::Target).remedy(
             "create the schema on the target first (pg_dump --schema-only | psql), or exclude the tables",
+        ))
+    }
+
+    /// The fault that names the tables without a replica identity.
+    fn no_identity(&self) -> Fault {
+        let names: Vec<String> = self.unusable.keys().map(TableName::to_string).collect();
+        let statements: Vec<String> = self
+            .unusable
+            .iter()
+            .filter_map(|(table, mend)| {
+                Some(format!("ALTER TABLE {} REPLICA IDENTITY {};", table.to_sql(), mend.as_ref()?))
+            })
+            .collect();
+        let or_run = match statements.is_empty() {
+            true => ".".to_owned(),
+            false => format!(", or run on the source: {}", statements.join(" ")),
+        };
+        // Where they have one, it is no remedy: PostgreSQL 18 and generated columns.
+        let must = match self.unusable.values().any(Option::is_none) {
+            true => {
+                " without generated columns (a server of version 18 or newer refuses REPLICA IDENTITY FULL where \
+                     there are any)"
+            }
+            false => "",
+        };
+        Fault::person(format!(
+            "no replica identity: {}. Published like this, every UPDATE and DELETE of them would fail on the source",
+            names.join(", ")
+        ))
+        .on(Side::Source)
+        .remedy(format!(
+            "give each a primary key{must}{or_run} Or name it in [tables] insert_only if its rows never change, or in \
+             exclude"
         ))
     }
 
@@ -207,6 +231,8 @@ struct Content {
     needs_identity: bool,
     /// Tables, or the topmost parents of partitions, with their published columns.
     tables: Vec<(TableName, Vec<String>)>,
+    /// Generated columns that are published, as a person would name them.
+    generated: Vec<String>,
 }
 
 impl Content {
@@ -228,7 +254,12 @@ impl Content {
                         array(SELECT a.attname::text
                                 FROM pg_catalog.pg_attribute a
                                WHERE a.attrelid = pg_catalog.format('%I.%I', t.schemaname, t.tablename)::pg_catalog.regclass
-                                 AND coalesce(pg_catalog.to_jsonb(t) -> 'attnames' ? a.attname::text, true))
+                                 AND coalesce(pg_catalog.to_jsonb(t) -> 'attnames' ? a.attname::text, true)),
+                        array(SELECT pg_catalog.format('%s of %s.%s', a.attname, t.schemaname, t.tablename)
+                                FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = pg_catalog.format('%I.%I', t.schemaname, t.tablename)::pg_catalog.regclass
+                                 AND a.attgenerated <> ''
+                                 AND pg_catalog.to_jsonb(t) -> 'attnames' ? a.attname::text)
                    FROM pg_catalog.pg_publication_tables t
                   WHERE t.pubname = $1",
                 &[&name],
@@ -239,7 +270,25 @@ impl Content {
             .iter()
             .map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2)))
             .collect();
-        Ok(Some(Self { needs_identity: publication.get(0), tables }))
+        let generated = rows.iter().flat_map(|row| row.get::<_, Vec<String>>(3)).collect();
+        Ok(Some(Self { needs_identity: publication.get(0), tables, generated }))
+    }
+
+    /// Refuses generated columns, which a publication can have from 18 on: the target computes its own.
+    fn refuse_generated(&self, name: &str) -> Result<()> {
+        if self.generated.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::person(format!(
+            "the publication {name} publishes generated columns, which the target computes by itself: {}",
+            self.generated.join(", ")
+        ))
+        .on(Side::Source)
+        .remedy(format!(
+            "on the source: ALTER PUBLICATION {} SET (publish_generated_columns = none), and leave them out of its \
+             column lists",
+            crate::catalog::quote_identifier(name)
+        )))
     }
 
     /// Leaves out the table's unpublished columns; false if it isn't published at all.

@@ -23,6 +23,8 @@ pub struct Slot {
     pub restart_lsn: Option<Lsn>,
     /// `reserved`, `extended`, `unreserved` or `lost` (PostgreSQL documentation, 54.19).
     pub wal_status: Option<String>,
+    /// Why it is lost (from 17 on), `wal_removed` for example.
+    pub invalidation_reason: Option<String>,
     /// Bytes of WAL that can still be written before the slot may be lost; `None` without a limit.
     pub safe_wal_size_bytes: Option<i64>,
     /// Who is using it.
@@ -40,7 +42,8 @@ impl Slot {
         let row = source
             .query_opt(
                 "SELECT s.database::text, s.plugin::text, s.confirmed_flush_lsn, s.restart_lsn, s.wal_status,
-                        s.safe_wal_size, s.active_pid, a.application_name
+                        s.safe_wal_size, s.active_pid, a.application_name,
+                        pg_catalog.to_jsonb(s) ->> 'invalidation_reason'
                    FROM pg_catalog.pg_replication_slots s
                    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
                   WHERE s.slot_name = $1",
@@ -57,6 +60,7 @@ impl Slot {
             safe_wal_size_bytes: row.get(5),
             active_pid: row.get(6),
             active_application: row.get(7),
+            invalidation_reason: row.get(8),
         }))
     }
 
@@ -128,20 +132,26 @@ impl Slot {
         Ok(row.get(0))
     }
 
-    /// The fault that says that the slot is lost.
+    /// The fault that says that the slot, which has this name, is lost.
     #[must_use]
-    pub fn lost(name: &str) -> Fault {
+    pub fn lost(&self, name: &str) -> Fault {
+        let (why, setting) = match self.invalidation_reason.as_deref() {
+            Some("idle_timeout") => {
+                ("has given up a slot that was not used", "idle_replication_slot_timeout")
+            }
+            _ => ("has removed WAL that was still needed", "max_slot_wal_keep_size"),
+        };
         Fault::new(
             Reaction::CopyAgain,
             format!(
-                "the replication slot {name} is lost: the server has removed WAL that was still needed \
-                 (max_slot_wal_keep_size), so changes are missing and can't be had any more"
+                "the replication slot {name} is lost: the server {why} ({setting}), so changes are missing and can't be \
+                 had any more"
             ),
         )
         .on(Side::Source)
-        .remedy(
-            "the rows have to be copied again: remove the slot (SELECT pg_drop_replication_slot), raise \
-             max_slot_wal_keep_size on the source, and start the migration anew",
-        )
+        .remedy(format!(
+            "the rows have to be copied again: remove the slot (SELECT pg_drop_replication_slot), raise {setting} on the \
+             source, and start the migration anew"
+        ))
     }
 }

@@ -24,6 +24,10 @@ pub(super) const COPY_BOTH_RESPONSE_TAG: u8 = b'W';
 /// Seconds from the Unix epoch to 2000-01-01, from which PostgreSQL counts.
 const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
 
+/// What to do when a publication was missing at a change.
+const UNPUBLISHED: &str = "the publication was dropped, or created after the slot: changes are missing that can't be \
+     had any more. Remove the slot and start the migration anew";
+
 /// A message of the replication stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -98,7 +102,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                 backend::PARAMETER_STATUS_TAG => {}
                 backend::ERROR_RESPONSE_TAG => {
                     let report = Report::parse(&body);
-                    return Err(advice::replication(self.side, "the server ended the stream", &report));
+                    let fault = advice::replication(self.side, "the server ended the stream", &report);
+                    let is_unpublished = report.code == SqlState::UNDEFINED_OBJECT;
+                    return Err(if is_unpublished { fault.remedy(UNPUBLISHED) } else { fault });
                 }
                 backend::COPY_DONE_TAG | backend::COMMAND_COMPLETE_TAG => {
                     return Err(Fault::unreachable(
@@ -151,10 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     fn notice(&self, report: &Report) -> Result<()> {
         // LoadPublications() in pgoutput.c, PostgreSQL 18; older servers raise 42704 instead.
         if report.severity == "WARNING" && report.code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE {
-            return Err(report.fault(self.side, "the server skips changes").remedy(
-                "the publication was dropped, or created after the slot: changes are missing that can't be had any \
-                 more. Remove the slot and start the migration anew",
-            ));
+            return Err(report.fault(self.side, "the server skips changes").remedy(UNPUBLISHED));
         }
         report.log(self.side);
         Ok(())
