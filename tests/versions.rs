@@ -7,6 +7,9 @@ mod support;
 
 use support::pair::{self, Pair, connect, constraints, is_since, number};
 
+/// So that a table of a few megabytes has several, and what its rows exclude is held back.
+const SMALL_CHUNKS: &str = "[copy]\nmax_rate = \"1MB\"\n";
+
 /// Every row of a query as text.
 async fn lines(client: &tokio_postgres::Client, sql: &str) -> Vec<String> {
     client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
@@ -55,27 +58,29 @@ async fn a_change_made_while_its_publication_was_missing_blocks_and_nothing_is_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn temporal_keys_and_keys_that_are_not_enforced_are_held_back_and_come_back_as_they_were() {
-    let pair = Pair::new("temporal").await;
+    let mut pair = Pair::new("temporal").await;
+    pair.config = SMALL_CHUNKS.to_owned();
     let temporal = "CREATE EXTENSION btree_gist;
          CREATE TABLE rooms (id int, at daterange, v text,
            CONSTRAINT rooms_key PRIMARY KEY (id, at WITHOUT OVERLAPS) WITH (fillfactor = 70));
          COMMENT ON CONSTRAINT rooms_key ON rooms IS 'one at a time';
-         CREATE TABLE bookings (id int PRIMARY KEY, room int NOT NULL, at daterange NOT NULL, other int,
+         CREATE TABLE bookings (id int PRIMARY KEY, room int NOT NULL, at daterange NOT NULL, other int, v text,
            CONSTRAINT in_room FOREIGN KEY (room, PERIOD at) REFERENCES rooms (id, PERIOD at),
            CONSTRAINT apart UNIQUE (room, at WITHOUT OVERLAPS),
            CONSTRAINT unchecked FOREIGN KEY (other) REFERENCES bookings NOT ENFORCED,
            CONSTRAINT positive CHECK (other > 0) NOT ENFORCED,
            CONSTRAINT given NOT NULL other NOT VALID);
-         CREATE TABLE halls (id int, at daterange, CONSTRAINT halls_key PRIMARY KEY (id, at WITHOUT OVERLAPS))
-           PARTITION BY LIST (id);
-         CREATE TABLE halls_1 PARTITION OF halls FOR VALUES IN (1);
-         CREATE TABLE halls_2 PARTITION OF halls FOR VALUES IN (2);";
+         CREATE TABLE halls (id int, at daterange, v text, CONSTRAINT halls_key PRIMARY KEY (id, at WITHOUT OVERLAPS))
+           PARTITION BY RANGE (id);
+         CREATE TABLE halls_1 PARTITION OF halls FOR VALUES FROM (0) TO (1000);
+         CREATE TABLE halls_2 PARTITION OF halls FOR VALUES FROM (1000) TO (2000);
+         ALTER TABLE halls_2 RENAME CONSTRAINT halls_2_pkey TO \"it's %s\"; COMMENT ON INDEX \"it's %s\" IS 'one at most'";
     // What an older server can have in their place tells rows apart as well.
     let older = "CREATE TABLE rooms (id int, at daterange, v text, PRIMARY KEY (id, at));
-         CREATE TABLE bookings (id int PRIMARY KEY, room int NOT NULL, at daterange NOT NULL, other int);
-         CREATE TABLE halls (id int, at daterange, PRIMARY KEY (id, at)) PARTITION BY LIST (id);
-         CREATE TABLE halls_1 PARTITION OF halls FOR VALUES IN (1);
-         CREATE TABLE halls_2 PARTITION OF halls FOR VALUES IN (2);";
+         CREATE TABLE bookings (id int PRIMARY KEY, room int NOT NULL, at daterange NOT NULL, other int, v text);
+         CREATE TABLE halls (id int, at daterange, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (id);
+         CREATE TABLE halls_1 PARTITION OF halls FOR VALUES FROM (0) TO (1000);
+         CREATE TABLE halls_2 PARTITION OF halls FOR VALUES FROM (1000) TO (2000);";
     let mut has_any = false;
     for side in [&pair.source, &pair.target] {
         let is_new = is_since(18, side).await;
@@ -90,22 +95,30 @@ async fn temporal_keys_and_keys_that_are_not_enforced_are_held_back_and_come_bac
                     UNION ALL SELECT description FROM pg_description WHERE description LIKE 'one at%' ORDER BY 1";
     let marks = lines(&pair.target, options).await;
     pair.write(
-        "INSERT INTO rooms SELECT i % 50, daterange('2026-01-01'::date + i, '2026-01-01'::date + i + 1), 'v'
+        "INSERT INTO rooms SELECT i % 50, daterange('2026-01-01'::date + i, '2026-01-01'::date + i + 1), repeat('v', 300)
            FROM generate_series(1, 5000) i;
-         INSERT INTO bookings SELECT i, i % 50, daterange('2026-01-01'::date + i, '2026-01-01'::date + i + 1), -i
-           FROM generate_series(1, 2000) i;
-         INSERT INTO halls SELECT 1 + i % 2, daterange('2026-01-01'::date + i, '2026-01-01'::date + i + 1)
-           FROM generate_series(1, 100) i",
+         INSERT INTO bookings SELECT i, i % 50, daterange('2026-01-01'::date + i, '2026-01-01'::date + i + 1), -i,
+                repeat('v', 300) FROM generate_series(1, 3000) i;
+         INSERT INTO halls SELECT i % 2000, daterange('2026-01-01'::date + i, '2026-01-01'::date + i + 1),
+                repeat('v', 300) FROM generate_series(1, 8000) i;
+         ANALYZE",
     )
     .await;
     let daemon = pair.streaming().await;
     assert_eq!(constraints(&pair.target).await, before);
     assert_eq!(lines(&pair.target, options).await, marks);
+    if is_since(18, &pair.target).await {
+        let held = "SELECT DISTINCT object_name FROM cdc.held_back WHERE part_of IS NULL ORDER BY 1";
+        assert_eq!(
+            lines(&pair.target, held).await,
+            ["apart", "halls_key", "in_room", "rooms_key", "unchecked"]
+        );
+    }
     // With the keys in place, and two rows that take one another's place.
     pair.write(
         "DELETE FROM bookings WHERE id > 1000;
          BEGIN; UPDATE rooms SET id = id + 100 WHERE upper(at) > '2039-01-01'; UPDATE rooms SET v = NULL WHERE id = 7;
-         UPDATE halls SET id = 3 - id WHERE lower(at) < '2026-02-01'; COMMIT;
+         UPDATE halls SET id = 1999 - id WHERE lower(at) < '2026-02-01'; COMMIT;
          DELETE FROM rooms WHERE id = 149; INSERT INTO rooms VALUES (7, '[1999-01-01,2000-01-01)', 'old')",
     )
     .await;
@@ -199,7 +212,8 @@ async fn a_slot_that_was_idle_for_too_long_is_lost_and_its_reason_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn identity_and_exclusion_reach_into_partitions() {
-    let pair = Pair::new("partitions").await;
+    let mut pair = Pair::new("partitions").await;
+    pair.config = SMALL_CHUNKS.to_owned();
     if !is_since(17, &pair.target).await {
         return;
     }
@@ -207,7 +221,7 @@ async fn identity_and_exclusion_reach_into_partitions() {
     let tables = |identity: &str, exclusion: &str| {
         format!(
             "CREATE EXTENSION IF NOT EXISTS btree_gist;
-             CREATE TABLE parted (id int {identity}, part int, during int4range, {exclusion} PRIMARY KEY (id, part))
+             CREATE TABLE parted (id int {identity}, part int, during int4range, v text, {exclusion} PRIMARY KEY (id, part))
                PARTITION BY LIST (part);
              CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
              CREATE TABLE parted_2 PARTITION OF parted FOR VALUES IN (2)"
@@ -220,12 +234,14 @@ async fn identity_and_exclusion_reach_into_partitions() {
     let before = constraints(&pair.target).await;
     let given = if identity == "NOT NULL" { "" } else { "OVERRIDING SYSTEM VALUE" };
     pair.write(&format!(
-        "INSERT INTO parted (id, part, during) {given} SELECT i, 1 + i % 2, int4range(i * 10, i * 10 + 9)
-           FROM generate_series(1, 3000) i"
+        "INSERT INTO parted {given} SELECT i, 1 + i % 2, int4range(i * 10, i * 10 + 9), repeat('v', 300)
+           FROM generate_series(1, 6000) i; ANALYZE parted"
     ))
     .await;
     let daemon = pair.streaming().await;
     assert_eq!(constraints(&pair.target).await, before);
+    let held = "SELECT count(*) FROM cdc.held_back WHERE object_name = 'apart'";
+    assert_eq!(number(&pair.target, held).await, 1);
     // Into the other partition, and to a value that only the source's owner may give.
     pair.write(
         "UPDATE parted SET part = 3 - part, during = int4range(id * 10 + 100000, id * 10 + 100009) WHERE id < 99;

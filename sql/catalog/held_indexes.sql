@@ -2,7 +2,9 @@
 -- another, apart from the key that its chunks are ranges of ($3: columns; with none, nothing): unique
 -- and exclusion indexes with their constraints, and how to take them off and put them back.
 --
--- An index that is part of a partitioned one goes with all of that, parents first.
+-- An index that is part of a partitioned one goes with all of that, parents first. One that excludes
+-- (from 17 on) can't be attached to a new whole, which makes parts of its own: it is no row here, and
+-- its whole's statements give the new part its name and marks.
 with tables as (
   select c.oid
     from pg_catalog.pg_class c
@@ -28,13 +30,15 @@ with tables as (
 ), tops as (
   select distinct coalesce(pg_catalog.pg_partition_root(oid)::oid, oid) as oid from own
 ), trees as (
-  select coalesce(p.relid::oid, t.oid) as oid, p.parentrelid::oid as parent, coalesce(p.level, 0) as level
+  select coalesce(p.relid::oid, t.oid) as oid, p.parentrelid::oid as parent, coalesce(p.level, 0) as level,
+         t.oid as top
     from tops t
     left join lateral pg_catalog.pg_partition_tree(t.oid) as p on true
 ), facts as (
   select t.level,
          t.oid,
          t.parent,
+         t.top,
          n.nspname as schema_name,
          r.relname as table_name,
          x.relname as name,
@@ -70,6 +74,54 @@ with tables as (
     join pg_catalog.pg_namespace n on n.oid = r.relnamespace
     left join pg_catalog.pg_tablespace s on s.oid = x.reltablespace
     left join pg_catalog.pg_constraint k on k.conindid = t.oid and k.contype in ('p', 'u', 'x')
+), marks as (
+  -- What follows the statement that makes it.
+  select f.oid,
+         array_remove(array[
+           (select format($do$DO $cdc$
+DECLARE
+  made name;
+BEGIN
+  SELECT k.conname INTO STRICT made
+    FROM pg_catalog.pg_constraint k
+    JOIN pg_catalog.pg_constraint w ON w.oid = k.conparentid
+   WHERE k.conrelid = %L::pg_catalog.regclass AND w.conrelid = %L::pg_catalog.regclass AND w.conname = %L;
+  IF made <> %L THEN
+    EXECUTE pg_catalog.format('ALTER TABLE ONLY %%s RENAME CONSTRAINT %%I TO %%I', %L, made, %L);
+  END IF;
+END $cdc$$do$, f.table_sql, w.table_sql, w.name, f.name, f.table_sql, f.name)
+              from facts w
+             where w.oid = f.parent
+               and f.is_exclusion),
+           (select format('COMMENT ON INDEX %s IS %L', f.index_sql, d.description)
+              from pg_catalog.pg_description d
+             where d.objoid = f.oid
+               and d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               and d.objsubid = 0),
+           (select format('COMMENT ON CONSTRAINT %I ON %s IS %L', f.name, f.table_sql, d.description)
+              from pg_catalog.pg_description d
+             where d.objoid = f.constraint_oid
+               and d.classoid = 'pg_catalog.pg_constraint'::pg_catalog.regclass),
+           case when f.indisclustered then
+             format('ALTER TABLE %s CLUSTER ON %I', f.table_sql, f.name) end,
+           case when f.indisreplident then
+             format('ALTER TABLE ONLY %s REPLICA IDENTITY USING INDEX %I', f.table_sql, f.name) end
+         ], null)
+         || array(select format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', f.index_sql, a.attnum,
+                                a.attstattarget)
+                    from pg_catalog.pg_attribute a
+                   where a.attrelid = f.oid
+                     and a.attstattarget >= 0
+                   order by a.attnum)
+         || array(select format('ALTER INDEX %s DEPENDS ON EXTENSION %I', f.index_sql, e.extname)
+                    from pg_catalog.pg_depend d
+                    join pg_catalog.pg_extension e on e.oid = d.refobjid
+                   where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                     and d.objid = f.oid
+                     and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+                     and d.deptype = 'x'
+                   order by e.extname) as statements
+    from facts f
 )
 select f.oid,
        f.parent,
@@ -99,35 +151,17 @@ select f.oid,
            when f.constraint_oid is not null then
              format('ALTER TABLE ONLY %1$s ADD CONSTRAINT %2$I %3$s USING INDEX %2$I%4$s', f.table_sql, f.name,
                     case f.contype when 'p' then 'PRIMARY KEY' else 'UNIQUE' end, f.constraint_when)
-         end,
-         (select format('COMMENT ON INDEX %s IS %L', f.index_sql, d.description)
-            from pg_catalog.pg_description d
-           where d.objoid = f.oid
-             and d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
-             and d.objsubid = 0),
-         (select format('COMMENT ON CONSTRAINT %I ON %s IS %L', f.name, f.table_sql, d.description)
-            from pg_catalog.pg_description d
-           where d.objoid = f.constraint_oid
-             and d.classoid = 'pg_catalog.pg_constraint'::pg_catalog.regclass),
-         case when f.indisclustered then
-           format('ALTER TABLE %s CLUSTER ON %I', f.table_sql, f.name) end,
-         case when f.indisreplident then
-           format('ALTER TABLE ONLY %s REPLICA IDENTITY USING INDEX %I', f.table_sql, f.name) end
+         end
        ], null)
-       || array(select format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', f.index_sql, a.attnum,
-                              a.attstattarget)
-                  from pg_catalog.pg_attribute a
-                 where a.attrelid = f.oid
-                   and a.attstattarget >= 0
-                 order by a.attnum)
-       || array(select format('ALTER INDEX %s DEPENDS ON EXTENSION %I', f.index_sql, e.extname)
-                  from pg_catalog.pg_depend d
-                  join pg_catalog.pg_extension e on e.oid = d.refobjid
-                 where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                   and d.objid = f.oid
-                   and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
-                   and d.deptype = 'x'
-                 order by e.extname) as put_back,
+       || case
+            when f.is_exclusion then array(select u.statement
+                                             from facts p
+                                             join marks m on m.oid = p.oid
+                                            cross join unnest(m.statements) with ordinality as u (statement, place)
+                                            where p.top = f.oid
+                                            order by p.level, p.oid, u.place)
+            else (select m.statements from marks m where m.oid = f.oid)
+          end as put_back,
        null::text as validate,
        case
          when f.level > 0 then null
@@ -136,4 +170,5 @@ select f.oid,
        end as take_off,
        nullif(f.lacks, '') as lacks
   from facts f
+ where f.level = 0 or not f.is_exclusion
  order by f.level, f.oid;
