@@ -58,6 +58,7 @@ install: ## install what `make build` has built, the systemd units and /etc/cdc/
 uninstall: ## remove what `make install` has installed, but for the configuration
 	rm -f $(DESTDIR)$(PREFIX)/bin/cdc $(UNITS:%=$(DESTDIR)$(PREFIX)/lib/systemd/system/%)
 	rm -rf $(DESTDIR)$(DOC)
+
 .PHONY: test-matrix
 test-matrix: PACKAGES = pgbouncer
 test-matrix: servers ## the end-to-end tests between the versions 14 to 18 (PAIRS="15:17 ..."), each fetched once, and a table of the results
