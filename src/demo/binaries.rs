@@ -42,6 +42,8 @@ impl Binaries {
     /// A fault when there is no server in it that runs.
     pub fn at(dir: impl Into<PathBuf>) -> Result<Self> {
         let dir = dir.into();
+        // Servers run as another account than root, which may not enter where a link to them is.
+        let dir = dir.canonicalize().unwrap_or(dir);
         let broken = |why: String| {
             Fault::person(format!("no PostgreSQL server in {}: {why}", dir.display()))
                 .remedy("name the directory that holds `postgres` and `initdb`")

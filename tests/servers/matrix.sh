@@ -11,11 +11,11 @@ cd "$(dirname "$0")/../.." || exit 1
 PAIRS="14:17 15:16 15:17 15:18 17:17 17:15 18:15 16:18 14:14 18:18 vector-16:vector-18"
 
 # What has little to do with the server's version, and takes long.
-ANY="load memory proxy"
+ANY="load memory proxy service"
 # The tests of one server alone: where both have the same version.
 SINGLE="cluster connect demo examples hold ledger"
 # Between servers with pgvector, which have no other contrib and no TLS: what carries rows.
-VECTOR="vector stream stream_examples stream_identity stream_partitions stream_target copy copy_ddl copy_moves operate"
+VECTOR="vector stream stream_examples stream_partitions copy copy_moves"
 
 log=target/matrix
 table=$log/results
