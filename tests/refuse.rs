@@ -529,7 +529,12 @@ async fn a_schema_cdc_that_is_no_ledger_of_this_version_is_left_alone() {
     for (schema, target, message, remedy) in [
         // Somebody else's.
         ("CREATE TABLE cdc.events (id int)", &other, "permission denied for schema cdc", "has to be renamed"),
-        ("CREATE TABLE cdc.migration (id int)", &owner, "using the ledger (schema cdc): ", "has to be renamed"),
+        (
+            "CREATE TABLE cdc.migration (id int)",
+            &owner,
+            "using the ledger (schema cdc): ",
+            "has to be renamed",
+        ),
         ("CREATE VIEW cdc.migration AS SELECT 1", &owner, "\"migration\"", "has to be renamed"),
         // As another version has made it.
         (
