@@ -5,7 +5,6 @@
 
 mod support;
 
-use cdc::demo::Cluster;
 use futures_util::future::join_all;
 use support::pair::{self, Pair, connect, number};
 
