@@ -6,7 +6,6 @@ mod support;
 
 use std::io::BufRead;
 
-use cdc::demo::Cluster;
 use indicatif::{InMemoryTerm, TermLike};
 use support::pair::{self, PATIENCE, Pair, connect, number};
 use support::proxy::Proxy;
