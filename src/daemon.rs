@@ -69,7 +69,10 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                         if since.elapsed() > limits::BACKOFF_LONGEST {
                             daemon.delays.reset();
                         }
-                        let fault = turning.during(daemon.large_rows.explain(config, &ledger, fault)).await;
+                        let fault = tokio::select! {
+                            () = shutdown.requested() => break,
+                            fault = turning.during(daemon.large_rows.explain(config, &ledger, fault)) => fault,
+                        };
                         let until = Instant::now() + turning.during(daemon.report(fault)).await;
                         let pause = async {
                             engine.hold(until).await;

@@ -263,6 +263,42 @@ async fn a_table_that_is_being_copied_comes_out_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_the_source_can_t_send_is_passed_and_those_before_it_are_applied() {
+    let mut pair = Pair::new("skip_unsent").await;
+    pair.config = "[tables]\nexclude = [\"public.seed\"]\n".to_owned();
+    pair.both(TABLES).await;
+    pair.both("CREATE TYPE e AS ENUM ('good', 'gone'); CREATE TABLE v (id int PRIMARY KEY, e e)").await;
+    pair.write("CREATE TABLE seed (e e); INSERT INTO seed VALUES ('gone')").await;
+    let daemon = pair.streaming().await;
+    daemon.signal("STOP");
+    pair.write("INSERT INTO log VALUES (1)").await;
+    // A value without a text: whoever decodes the transaction fails there.
+    pair.write("DELETE FROM pg_enum WHERE enumlabel = 'gone'").await;
+    pair.write("BEGIN; INSERT INTO log VALUES (2); INSERT INTO v SELECT 1, e FROM seed; COMMIT").await;
+    pair.write("INSERT INTO log VALUES (3); INSERT INTO v VALUES (2, 'good')").await;
+    daemon.signal("CONT");
+    let lsn = blocked(&pair).await;
+    until(&pair, "SELECT count(*) FROM log").await;
+    assert_eq!(applied(&pair).await, "1", "the stream stands exactly at the culprit");
+    let (code, text) = skip(&pair, &[&lsn, "--yes", "--reason", "it can't be decoded"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains(&format!("skipped {lsn}: dropped changes that the source could not send")),
+        "{text}"
+    );
+    pair.caught_up().await;
+    assert_eq!(applied(&pair).await, "1,3");
+    let (code, text) = pair.status_text(&["--incidents"]);
+    assert!(code == 0 && text.contains("could not send, of unknown number"), "{text}");
+    daemon.kill();
+    let daemon = pair.streaming().await;
+    // Brought there by hand, both are the same again.
+    pair.target.batch_execute("INSERT INTO log VALUES (2); INSERT INTO v VALUES (1, 'good')").await.unwrap();
+    pair.write("DELETE FROM v WHERE id = 1; DROP TABLE seed").await;
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_to_no_transaction_cannot_be_skipped() {
     let pair = Pair::new("skip_none").await;
     pair.both(TABLES).await;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio_postgres::types::{Format, IsNull, Json, ToSql, Type};
 
-use super::batch::{Batch, Change, Position};
+use super::batch::{Batch, Change, Position, Skipped};
 use super::explain::{RoundFailure, explain, locate, refused};
 use super::in_flight::{InFlight, Place};
 use super::statement::{self, Parameter, Shape};
@@ -18,7 +18,7 @@ use super::table::Fitted;
 use crate::catalog::TableName;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{self, ChangesByTable, record_skip_sql, send_back_sql, write_checkpoint_sql};
+use crate::ledger::{self, record_skip_sql, send_back_sql, write_checkpoint_sql};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
@@ -169,8 +169,8 @@ impl Applier {
         changes: usize,
     ) -> Result<(), RoundFailure> {
         for transaction in &batch.transactions {
-            if let Some(dropped) = &transaction.skipped {
-                self.skip(transaction.commit_lsn, dropped).await?;
+            if let Some(skipped) = &transaction.skipped {
+                self.skip(transaction.commit_lsn, skipped).await?;
             }
         }
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -207,17 +207,21 @@ impl Applier {
             }
         })?;
         for transaction in &batch.transactions {
-            if let Some(dropped) = &transaction.skipped {
-                tracing::warn!(lsn = %transaction.commit_lsn, ?dropped, "skipped a transaction, as asked");
+            if let Some(skipped) = &transaction.skipped {
+                tracing::warn!(lsn = %transaction.commit_lsn, ?skipped, "skipped a transaction, as asked");
             }
         }
         Ok(())
     }
 
     /// Records that a transaction was dropped.
-    async fn skip(&self, commit_lsn: Lsn, dropped: &ChangesByTable) -> Result<()> {
+    async fn skip(&self, commit_lsn: Lsn, skipped: &Skipped) -> Result<()> {
         let fault = |e| Fault::sql(Side::Target, "recording a skipped transaction", &e);
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.name, &commit_lsn, &Json(dropped)];
+        let dropped = match skipped {
+            Skipped::Counted(dropped) => Some(Json(dropped)),
+            Skipped::Unsent => None,
+        };
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.name, &commit_lsn, &dropped];
         match self.session.execute(record_skip_sql(), &parameters).await.map_err(fault)? {
             1 => Ok(()),
             _ => Err(Fault::retry("the transaction is not to be skipped any more")

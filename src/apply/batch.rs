@@ -93,8 +93,17 @@ pub struct Transaction {
     pub end: Option<Position>,
     /// Its changes, in their order.
     pub changes: Vec<Change>,
-    /// What was dropped of it, which is all, if the operator has asked to skip it.
-    pub skipped: Option<ChangesByTable>,
+    /// The operator has asked to skip it: nothing of it is applied.
+    pub skipped: Option<Skipped>,
+}
+
+/// What is known of a transaction that is skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// How many changes of each table were dropped.
+    Counted(ChangesByTable),
+    /// The source can't send it.
+    Unsent,
 }
 
 /// Up to where the source has been applied: what a checkpoint says.
@@ -269,7 +278,7 @@ impl Batcher {
                 xid: begin.xid,
                 end: None,
                 changes: Vec::new(),
-                skipped: is_skipped.then(ChangesByTable::new),
+                skipped: is_skipped.then(|| Skipped::Counted(ChangesByTable::new())),
             },
             applied_already,
             in_pieces: false,
@@ -294,7 +303,10 @@ impl Batcher {
     /// What has been dropped of the transaction that is being received, if that is to be skipped: its
     /// changes are to be counted here instead of being given to [`Batcher::change`].
     pub fn skipped(&mut self) -> Option<&mut ChangesByTable> {
-        self.open.as_mut()?.transaction.skipped.as_mut()
+        match self.open.as_mut()?.transaction.skipped.as_mut()? {
+            Skipped::Counted(dropped) => Some(dropped),
+            Skipped::Unsent => None,
+        }
     }
 
     /// True if the transaction that is being received is below the checkpoint: the target has it.
@@ -339,6 +351,24 @@ impl Batcher {
             self.whole.push(transaction);
         }
         Ok(())
+    }
+
+    /// The source can't send the rest of the transaction that is being received, and never will: what has
+    /// come of it is forgotten. True if it is to be skipped: then it ends here, and streaming can begin
+    /// behind it.
+    pub fn give_up(&mut self) -> bool {
+        let Some(Open { mut transaction, .. }) = self.open.take() else { return false };
+        let is_skipped = transaction.skipped.is_some();
+        if is_skipped {
+            // Where its commit record ends is not known. A server asked to begin anywhere behind that
+            // record's first byte leaves it out (SnapBuildXactNeedsSkip() in snapbuild.c).
+            self.advance(Lsn::from(transaction.commit_lsn.as_u64() + 1));
+            self.position.commit_time = Some(transaction.commit_time);
+            transaction.skipped = Some(Skipped::Unsent);
+            transaction.end = Some(self.position);
+            self.whole.push(transaction);
+        }
+        is_skipped
     }
 
     /// The source has nothing below this position that we have not received (a keepalive).
@@ -567,7 +597,27 @@ mod tests {
         let batch = batcher.take().unwrap();
         assert_eq!(summary(&batch), (vec![(18, 1), (20, 0), (30, 1)], Some(38)));
         let skipped: Vec<_> = batch.transactions.iter().map(|t| t.skipped.clone()).collect();
-        assert_eq!(skipped, [None, Some([("public.t".to_owned(), 1)].into()), None]);
+        assert_eq!(skipped, [None, Some(Skipped::Counted([("public.t".to_owned(), 1)].into())), None]);
+    }
+
+    #[test]
+    fn of_a_transaction_that_never_comes_whole_nothing_is_taken_and_one_to_be_skipped_is_passed() {
+        let mut batcher = Batcher::new(lsn(1), vec![lsn(30)]);
+        for (at, is_passed) in [(20, false), (30, true)] {
+            transaction(&mut batcher, at - 10, 1);
+            batcher.begin(&begin(at)).unwrap();
+            if batcher.skipped().is_none() {
+                batcher.change(change()).unwrap();
+            }
+            assert_eq!(batcher.give_up(), is_passed);
+            let batch = batcher.take().unwrap();
+            let wanted =
+                if is_passed { (vec![(20, 1), (30, 0)], Some(31)) } else { (vec![(10, 1)], Some(18)) };
+            assert_eq!(summary(&batch), wanted);
+            assert!(batcher.take().is_none() && batcher.is_idle());
+            batcher.last_commit = Lsn::ZERO;
+        }
+        assert!(!batcher.give_up(), "there is none");
     }
 
     #[test]

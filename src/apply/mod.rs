@@ -22,5 +22,5 @@ mod table;
 mod watchdog;
 
 pub use applier::{Applied, Applier, Failure};
-pub use batch::{Batch, Batcher, Change, OutOfOrder, Position, Transaction};
+pub use batch::{Batch, Batcher, Change, OutOfOrder, Position, Skipped, Transaction};
 pub use watchdog::watch;

@@ -43,22 +43,22 @@ enum Outcome {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lsn = &self.skip.lsn;
-        match (self.outcome, &self.skip.dropped) {
-            (Outcome::Skipped, Some(dropped)) => {
-                writeln!(f, "skipped {lsn}: dropped {}", changes(dropped))?;
+        match self.outcome {
+            Outcome::Skipped => {
+                let dropped = changes(self.skip.dropped.as_ref());
                 return writeln!(
                     f,
-                    "The target lacks these changes until somebody brings them there. Later changes of the same rows \
-                     can block\nthe daemon again."
+                    "skipped {lsn}: dropped {dropped}\nThe target lacks these changes until somebody brings them there. \
+                     Later changes of the same rows can block\nthe daemon again."
                 );
             }
-            (Outcome::Skipped, None) | (Outcome::Applied, _) => {
+            Outcome::Applied => {
                 return writeln!(f, "not skipped: the transaction {lsn} could be applied in the meantime");
             }
-            (Outcome::Asked, _) => {
+            Outcome::Asked => {
                 writeln!(f, "recorded; no daemon is running: it skips the transaction {lsn} when it starts")?;
             }
-            (Outcome::Interrupted, _) => {
+            Outcome::Interrupted => {
                 writeln!(f, "recorded; the daemon skips the transaction {lsn} when it comes to it")?;
             }
         }

@@ -194,18 +194,42 @@ impl Engine {
                 _ = timer.tick() => self.keep_in_touch(is_reading).await?,
                 frame = self.stream.next(), if is_reading => match frame {
                     Ok(frame) => self.receive(frame)?,
-                    Err(fault) => return Err(self.located(fault)),
+                    Err(fault) => return Err(self.cut_off(fault, turning).await),
                 },
             }
         }
     }
 
-    /// What the source reports instead of a change belongs to the transaction that it was sending.
-    fn located(&self, fault: Fault) -> Fault {
-        match self.batcher.receiving() {
-            Some(commit_lsn) if !fault.is_unreachable() => fault.lsn(commit_lsn),
-            _ => fault,
+    /// The source reports this instead of the rest of a transaction. What came before that is applied, so
+    /// that the stream stands exactly there; or behind it, if the operator has asked to skip it.
+    async fn cut_off(&mut self, fault: Fault, turning: &Turning) -> Fault {
+        let Some(commit_lsn) = self.batcher.receiving().filter(|_| !fault.is_unreachable()) else {
+            return fault;
+        };
+        let is_passed = self.batcher.give_up();
+        match self.settle(turning).await {
+            Err(other) => other,
+            Ok(()) if is_passed => {
+                Fault::retry("the stream begins anew behind the transaction that was skipped")
+                    .on(Side::Source)
+                    .lsn(commit_lsn)
+            }
+            Ok(()) => fault.lsn(commit_lsn),
         }
+    }
+
+    /// Waits until everything that was received is applied.
+    async fn settle(&mut self, turning: &Turning) -> Result<()> {
+        while self.busy.borrow().is_some() || !self.batcher.is_idle() {
+            turning.turned();
+            self.hand_over().await?;
+            tokio::select! {
+                answer = self.answers.recv() => self.applied(answer).await?,
+                fault = self.watchdog.fault() => return Err(fault),
+                () = tokio::time::sleep(limits::TURN) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Gives the applier what is ready, if it is free.

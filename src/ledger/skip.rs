@@ -33,14 +33,15 @@ pub struct Skip {
     pub asked_at: String,
     /// When it was skipped, RFC 3339; null if it hasn't been.
     pub skipped_at: Option<String>,
-    /// What was dropped: how many changes of each table; null if it hasn't been skipped.
+    /// What was dropped: how many changes of each table; null if it hasn't been skipped, or if the source
+    /// could not send them.
     pub dropped: Option<ChangesByTable>,
 }
 
 /// Records that a transaction was dropped, and closes its incident: touches one row, or none if nobody
 /// asks for it any more.
 ///
-/// Parameters: name, commit LSN, the changes of each table. It goes into the transaction of the
+/// Parameters: name, commit LSN, the changes of each table or null. It goes into the transaction of the
 /// checkpoint that passes it.
 #[must_use]
 pub fn record_skip_sql() -> &'static str {

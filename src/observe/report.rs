@@ -175,16 +175,17 @@ impl fmt::Display for Incident {
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LSN {}", self.lsn)?;
-        if let (Some(at), Some(dropped)) = (&self.skipped_at, &self.dropped) {
-            write!(f, " at {at}, dropped {}", changes(dropped))?;
+        if let Some(at) = &self.skipped_at {
+            write!(f, " at {at}, dropped {}", changes(self.dropped.as_ref()))?;
         }
         write!(f, "; asked by {} ({}@{}): {}", self.role, self.os_user, self.host, self.reason)
     }
 }
 
-/// How many changes of which tables.
+/// How many changes of which tables; `None` if the source could not send them.
 #[must_use]
-pub fn changes(of: &ChangesByTable) -> String {
+pub fn changes(of: Option<&ChangesByTable>) -> String {
+    let Some(of) = of else { return "changes that the source could not send, of unknown number".to_owned() };
     let tables: Vec<_> = of.iter().map(|(table, changes)| format!("{table} {changes}")).collect();
     match of.values().sum::<u64>() {
         1 => format!("1 change ({})", tables.join(", ")),
