@@ -161,6 +161,10 @@ async fn a_target_that_lacks_something_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_not_is_refused_before_anything_is_made() {
     let mut pair = Pair::new("roles").await;
+    // Before, only a superuser may apply.
+    if !is_since(15, &pair.target).await {
+        return;
+    }
     pair.both("CREATE TABLE t (id int PRIMARY KEY); GRANT ALL ON t TO PUBLIC").await;
     pair.write(
         "CREATE ROLE plain LOGIN; CREATE ROLE replicating LOGIN REPLICATION;
@@ -235,7 +239,7 @@ async fn a_publication_made_by_hand_is_used_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_without_wal_level_logical_is_refused() {
-    let cluster = Cluster::builder("replica").setting("wal_level", "replica").start().await.unwrap();
+    let cluster = pair::source().setting("wal_level", "replica").start().await.unwrap();
     let target = Pair::new("wal_level").await;
     let admin = connect(&cluster.url("postgres")).await;
     admin.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
@@ -248,7 +252,7 @@ async fn a_source_without_wal_level_logical_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_and_walsenders_that_are_all_used_are_told() {
-    let small = Cluster::builder("small")
+    let small = pair::source()
         .setting("max_replication_slots", "2")
         .setting("max_wal_senders", "1")
         .start()
@@ -307,8 +311,8 @@ fn succeeds(command: &mut Command) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hot_standby_is_refused_and_so_is_its_timeline_once_it_is_promoted() {
-    let primary = Cluster::start("primary").await.unwrap();
-    let mut standby = Cluster::start("standby").await.unwrap();
+    let primary = pair::source().start().await.unwrap();
+    let mut standby = pair::source().start().await.unwrap();
     let target = pair::target().start().await.unwrap();
     let mut pair = Pair::on(&primary, &target, "failover").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
@@ -330,7 +334,7 @@ async fn a_hot_standby_is_refused_and_so_is_its_timeline_once_it_is_promoted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_passwords_databases_and_hosts_come_with_advice() {
     let hba = ["host all all 127.0.0.1/32 scram-sha-256"];
-    let locked = Cluster::builder("locked").hba(hba).start().await.unwrap();
+    let locked = pair::source().hba(hba).start().await.unwrap();
     let mut pair = Pair::new("login").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
     let socket = format!(
@@ -497,8 +501,8 @@ async fn two_migrations_into_the_same_tables_are_refused_and_into_others_they_ar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_a_hot_standby_is_refused() {
-    let primary = Cluster::start("primary").await.unwrap();
-    let mut standby = Cluster::start("standby").await.unwrap();
+    let primary = pair::target().start().await.unwrap();
+    let mut standby = pair::target().start().await.unwrap();
     let mut pair = Pair::new("to_standby").await;
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
     pair.target = connect(&primary.url("postgres")).await;
@@ -516,6 +520,10 @@ async fn a_target_that_is_a_hot_standby_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_cdc_that_is_no_ledger_of_this_version_is_left_alone() {
     let mut pair = Pair::new("foreign_ledger").await;
+    // Before, only a superuser may apply.
+    if !is_since(15, &pair.target).await {
+        return;
+    }
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
     pair.target
         .batch_execute(

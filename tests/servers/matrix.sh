@@ -10,12 +10,12 @@ cd "$(dirname "$0")/../.." || exit 1
 
 PAIRS="14:17 15:16 15:17 15:18 17:17 17:15 18:15 16:18 14:14 18:18 vector-16:vector-18"
 
-# What has little to do with the server's version, and takes long.
-ANY="load memory proxy service"
-# The tests of one server alone: where both have the same version.
-SINGLE="cluster connect demo examples hold ledger"
+# What has little to do with the server's version.
+ANY="load memory messages proxy refuse_resources service torture"
+# The tests of one server alone that a migration has no part in: where both have the same version.
+SINGLE="cluster connect demo examples"
 # Between servers with pgvector, which have no other contrib and no TLS: what carries rows.
-VECTOR="vector stream stream_examples stream_partitions copy copy_moves"
+VECTOR="vector types stream stream_examples stream_partitions copy copy_moves"
 
 log=target/matrix
 table=$log/results

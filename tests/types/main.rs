@@ -15,7 +15,7 @@ mod values;
 mod support;
 
 use situation::Situation;
-use support::pair::{Daemon, Pair, connect, number};
+use support::pair::{self, Daemon, Pair, connect, number};
 use tokio_postgres::Client;
 
 /// Extensions with types.
@@ -95,6 +95,9 @@ async fn all(pair: &Pair) -> Vec<Situation> {
     ];
     if values::is_known(pair, "text COLLATE public.ci", "'a'").await {
         situations.push(keys::collations());
+    }
+    if pair::source_major().await < 18 {
+        situations.push(columns::generated_in_full());
     }
     situations
 }
