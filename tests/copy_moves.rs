@@ -113,7 +113,6 @@ async fn unique_values_that_are_exchanged_all_the_time_are_unique_again_afterwar
     )
     .await;
     let before = constraints(&pair.target).await;
-    assert_eq!(before, constraints(&pair.source).await);
     copied_while(
         &pair,
         Duration::from_millis(2),

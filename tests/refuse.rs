@@ -543,7 +543,12 @@ async fn a_schema_cdc_that_is_no_ledger_of_this_version_is_left_alone() {
             "using the ledger (schema cdc): ",
             "has to be renamed",
         ),
-        ("CREATE VIEW cdc.migration AS SELECT 1", &owner, "\"migration\"", "has to be renamed"),
+        (
+            "CREATE VIEW cdc.migration AS SELECT 1",
+            &owner,
+            "using the ledger (schema cdc): ",
+            "has to be renamed",
+        ),
         // As another version has made it.
         (
             "CREATE TABLE cdc.migration (name text); CREATE TABLE cdc.held_back ()",

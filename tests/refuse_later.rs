@@ -6,7 +6,7 @@
 mod support;
 
 use futures_util::future::join_all;
-use support::pair::{self, Pair, connect, number};
+use support::pair::{self, Pair, connect, is_since, number};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_no_longer_holds_is_refused_at_a_restart() {
@@ -266,6 +266,9 @@ const CHANGED: &[Changed] = &[
 
 async fn nothing_is_skipped_when_it_is_changed_back(case: &'static Changed) {
     let pair = Pair::new(case.name).await;
+    if case.name.starts_with("some_") && !is_since(15, &pair.source).await {
+        return;
+    }
     pair.both(
         "CREATE TABLE t (id int PRIMARY KEY, v text);
          CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
