@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::pair::{PATIENCE, Pair, connect, number};
+use support::pair::{PATIENCE, Pair, connect, is_since, number};
 
 /// `t` is where it goes wrong, `log` says which transactions have been applied.
 const TABLES: &str = "
@@ -308,7 +308,10 @@ async fn what_belongs_to_no_transaction_cannot_be_skipped() {
     pair.status_is("blocked", |status| status["daemon"]["state"] == "blocked").await;
     let (code, text) = skip(&pair, &["0/1", "--yes", "--reason", "r"]);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("belongs to no transaction") && text.contains("cdc_skip_none"), "{text}");
+    // Before 15, the source has begun to send the transaction by then.
+    let known =
+        if is_since(15, &pair.source).await { "belongs to no transaction" } else { "only that transaction" };
+    assert!(text.contains(known) && text.contains("cdc_skip_none"), "{text}");
     assert_eq!(number(&pair.target, "SELECT count(*) FROM cdc.skip").await, 0);
     drop(daemon);
 }
