@@ -273,7 +273,10 @@ impl Builder {
         let parameter = match find {
             Find::NewKey => Parameter::New(position),
             Find::OldKey => Parameter::Old(position),
-            Find::OldRow { nulls } if nulls.has(position) => return format!("{name} IS NULL"),
+            // IS NULL would be true of a row of NULLs, too.
+            Find::OldRow { nulls } if nulls.has(position) => {
+                return format!("{name} IS NOT DISTINCT FROM NULL");
+            }
             Find::OldRow { .. } => Parameter::Old(position),
         };
         let parameter = self.parameter(parameter);
@@ -281,8 +284,10 @@ impl Builder {
         if by_print {
             // format() calls the type's output function, as the source has done; a cast to text would
             // not (xml loses its declaration, char(n) its blanks). Its result has the column's
-            // collation, which may call different texts equal.
-            return format!("pg_catalog.format('%s', {name}) = {parameter} COLLATE pg_catalog.\"C\"");
+            // collation, which may call different texts equal. It prints NULL as an empty value.
+            return format!(
+                "{name} IS DISTINCT FROM NULL AND pg_catalog.format('%s', {name}) = {parameter} COLLATE pg_catalog.\"C\""
+            );
         }
         // Without the cast, a composite type's parameter would be an anonymous record.
         let equality = quote_identifier(&column.equality_schema);
@@ -422,7 +427,8 @@ mod tests {
             (
                 concat!(
                     r#"DELETE FROM ONLY "s"."T t" WHERE ctid = (SELECT ctid FROM ONLY "s"."T t" WHERE "#,
-                    r#""id" OPERATOR("pg_catalog".=) $1::text AND pg_catalog.format('%s', "n") = $2 COLLATE pg_catalog."C" AND "note" IS NULL LIMIT 1)"#
+                    r#""id" OPERATOR("pg_catalog".=) $1::text AND "n" IS DISTINCT FROM NULL AND pg_catalog.format('%s', "n") = $2 COLLATE pg_catalog."C" "#,
+                    r#"AND "note" IS NOT DISTINCT FROM NULL LIMIT 1)"#
                 )
                 .to_owned(),
                 vec![Old(0), Old(1)]

@@ -110,7 +110,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("tid", &["'(4294967295,65535)'"]),
     ("pg_snapshot", &["'10:20:10,14,15'"]),
     ("regclass", &["'pg_class'"]),
-    ("regtype", &["'timestamp with time zone'"]),
+    ("regtype", &["'timestamp with time zone'", "'mood'"]),
     ("int4range", &["'[1,10)'", "'empty'", "'(,)'"]),
     ("numrange", &["'[1.0,1.10]'", "'(NaN,)'"]),
     ("tstzrange", &["'[2024-03-31 02:30:00+02,infinity)'", "'(,\"0044-03-15 00:00:00+00 BC\"]'"]),
@@ -148,6 +148,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("cube", &["'(0.1,0.2),(1,-0)'"]),
     ("isbn", &["'978-0-393-04002-9'"]),
     ("interval", &["'infinity'", "'-infinity'"]),
+    ("interval", &["'-1 day -02:03'", "'-1 mons'", "'1 year -2 mons'"]),
     ("text[]", &[r#"'[2:3][-1:0]={{a,NULL},{"",b}}'"#]),
     ("mood[]", &[r#"'[5:6]={sad,NULL}'"#]),
     ("positive[]", &["'{1.50,NULL}'"]),
@@ -209,6 +210,17 @@ const ALIKE: &[(&str, &str, &str)] = &[
     ("hstore", "'a=>1'", "'a=>NULL'"),
     ("aclitem", "'postgres=r/postgres'", "'postgres=w/postgres'"),
     ("refcursor", "'a'", "'b'"),
+    // NULL is neither an empty value nor a row of NULLs.
+    ("citext", "NULL", "''"),
+    ("citext", "''", "NULL"),
+    ("xml", "NULL", "''"),
+    ("tsvector", "NULL", "''"),
+    ("hstore", "NULL", "''"),
+    ("text", "NULL", "''"),
+    ("pair", "NULL", "'(,)'"),
+    ("pair", "'(,)'", "NULL"),
+    ("contact_or_not", "'(,,)'", "NULL"),
+    ("pair[]", "'{NULL}'", "'{\"(,)\"}'"),
 ];
 
 const TYPES: &str = r#"
@@ -219,6 +231,7 @@ const TYPES: &str = r#"
     CREATE TABLE row_of (gone text, id int PRIMARY KEY, n int[]); ALTER TABLE row_of DROP gone;
     CREATE DOMAIN positive AS numeric CHECK (value > 0);
     CREATE DOMAIN emails AS text[] CHECK (cardinality(value) > 0);
+    CREATE DOMAIN contact_or_not AS address;
     CREATE DOMAIN contact AS address CHECK ((value).number > 0);
     CREATE TYPE float_range AS RANGE (subtype = float8);
     CREATE TYPE pair AS (n numeric, t text)"#;
@@ -330,6 +343,6 @@ fn of_a_pair(situation: &mut Situation, i: usize, ty: &str, one: &str, other: &s
     situation.changes.push(format!(
         "DELETE FROM alike_{i} WHERE ctid = (SELECT ctid FROM alike_{i} ORDER BY ctid LIMIT 1 OFFSET 1);
          INSERT INTO alike_{i} VALUES (1, {one}); UPDATE alike_{i} SET v = {other} WHERE n = 1;
-         UPDATE alike_{i} SET n = 2 WHERE v IS NULL"
+         UPDATE alike_{i} SET n = 2 WHERE v IS NOT DISTINCT FROM NULL"
     ));
 }
