@@ -18,6 +18,7 @@ const PINS: &[Pin] = &[
     ("idle_in_transaction_session_timeout", "0", 0),
     ("idle_session_timeout", "0", 140_000),
     // How values look as text.
+    // Asked for at the login already, which a pooler may have kept to itself.
     ("client_encoding", "UTF8", 0),
     ("datestyle", "ISO", 0),
     ("intervalstyle", "postgres", 0),
@@ -27,24 +28,25 @@ const PINS: &[Pin] = &[
     // How money is printed and read. Every server has this locale, and with the same one on both
     // sides the integer inside arrives as it is, whatever currency and decimals it is shown with.
     ("lc_monetary", "C", 0),
-    ("xmlbinary", "base64", 0),
     ("quote_all_identifiers", "off", 0),
     // How text is read.
     ("array_nulls", "on", 0),
     ("xmloption", "content", 0),
+    // An index that is held back is printed by one session and created by another, maybe after the setting
+    // was changed.
     ("standard_conforming_strings", "on", 0),
-    ("transform_null_equals", "off", 0),
     // Nothing is found by accident, and nothing is hidden silently.
     ("search_path", "", 0),
     // Where the ledger goes, and where an index that was held back is created again: a role need not be
     // allowed to use its own default.
     ("default_tablespace", "", 0),
     ("row_security", "off", 0),
+    // What is said is logged.
     ("client_min_messages", "notice", 0),
-    // Transactions.
+    // Transactions. Where a statement names no level, it is not to fail because of another session's.
     ("default_transaction_read_only", "off", 0),
     ("default_transaction_isolation", "read committed", 0),
-    ("default_transaction_deferrable", "off", 0),
+    // The source forgets what we have committed.
     ("synchronous_commit", "on", 0),
     // Compiling costs more than our statements take.
     ("jit", "off", 110_000),

@@ -9,16 +9,13 @@ const HOSTILE: &str = "
     ALTER DATABASE postgres SET timezone = 'Asia/Kathmandu';
     ALTER DATABASE postgres SET extra_float_digits = -15;
     ALTER DATABASE postgres SET bytea_output = 'escape';
-    ALTER DATABASE postgres SET xmlbinary = 'hex';
     ALTER DATABASE postgres SET quote_all_identifiers = on;
     ALTER DATABASE postgres SET array_nulls = off;
     ALTER DATABASE postgres SET xmloption = 'document';
-    ALTER DATABASE postgres SET transform_null_equals = on;
     ALTER DATABASE postgres SET standard_conforming_strings = off;
     ALTER DATABASE postgres SET search_path = 'evil';
     ALTER DATABASE postgres SET default_transaction_read_only = on;
     ALTER DATABASE postgres SET default_transaction_isolation = 'serializable';
-    ALTER DATABASE postgres SET default_transaction_deferrable = on;
     ALTER DATABASE postgres SET synchronous_commit = off;
     ALTER DATABASE postgres SET statement_timeout = '1min';
     ALTER DATABASE postgres SET lock_timeout = '1min';
@@ -31,7 +28,7 @@ const HOSTILE: &str = "
 
 const VALUES: &str = "SELECT concat_ws('|', pg_catalog.current_setting('datestyle'),
     timestamptz '2001-02-03 04:05:06+00', interval '1 day 2 hours', 0.1::float8 + 0.2, '\\x00ff'::bytea,
-    '{NULL}'::text[], pg_catalog.current_setting('search_path'), NULL::int = NULL,
+    '{NULL}'::text[], pg_catalog.current_setting('search_path'), pg_catalog.current_setting('standard_conforming_strings'),
     pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('transaction_read_only'),
     pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('synchronous_commit'),
     pg_catalog.current_setting('idle_session_timeout'), pg_catalog.current_setting('client_min_messages'),
@@ -42,7 +39,7 @@ const VALUES: &str = "SELECT concat_ws('|', pg_catalog.current_setting('datestyl
 async fn values_look_the_same_in_every_session_whatever_the_database_says() {
     let cluster = Cluster::start("settings").await.unwrap();
     admin(&cluster).await.batch_execute(HOSTILE).await.unwrap();
-    let expected = "ISO, DMY|2001-02-03 04:05:06+00|1 day 02:00:00|0.30000000000000004|\\x00ff|{NULL}|\"\"|0|off|read \
+    let expected = "ISO, DMY|2001-02-03 04:05:06+00|1 day 02:00:00|0.30000000000000004|\\x00ff|{NULL}|\"\"|on|0|off|read \
                     committed|on|0|notice|off|pg_class|C";
     let session = session(&cluster.url("postgres")).await.unwrap();
     assert_eq!(ask(&session, VALUES).await, expected);

@@ -136,6 +136,7 @@ pub fn order() -> Situation {
         checks: vec![
             "SELECT count(*) FILTER (WHERE extra1 = 'kept' || id % 100) = 19 FROM shuffled".to_owned(),
             "SELECT count(*) FILTER (WHERE extra = c) = 19 FROM shuffled_full".to_owned(),
+            "SELECT count(DISTINCT extra2) = 19 AND count(\"when\") = 19 FROM shuffled".to_owned(),
         ],
         ..Situation::new(
             "",
@@ -159,7 +160,7 @@ pub fn other_types() -> Situation {
              CREATE TABLE wider_full (id int, v varchar(10), e fine_or_sad, r real, j json);
              ALTER TABLE wider_full REPLICA IDENTITY FULL"
             .to_owned(),
-        target_schema: "CREATE TABLE wider (id bigint PRIMARY KEY, v text, n numeric, e text, j text, u text, s int,
+        target_schema: "CREATE TABLE wider (id bigint PRIMARY KEY, v text, n numeric, e text, j jsonb, u text, s int,
                                             m text[], c varchar(3));
              CREATE TABLE wider_full (id bigint, v text, e varchar, r text, j text)"
             .to_owned(),

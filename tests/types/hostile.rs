@@ -5,31 +5,33 @@ use tokio_postgres::Client;
 
 use super::support::pair::{Pair, connect, number};
 
-/// What is set on both sides, as far as the server knows it. Each that can change what arrives, or whether it
-/// arrives, has broken this test when the daemon didn't pin it.
-const SETTINGS: &[(&str, &str)] = &[
-    // How values are printed and read.
-    ("datestyle", "SQL, DMY"),
-    ("intervalstyle", "sql_standard"),
-    ("timezone", "America/St_Johns"),
-    ("extra_float_digits", "-15"),
-    ("bytea_output", "escape"),
-    ("array_nulls", "off"),
-    ("xmloption", "document"),
-    ("xmlbinary", "hex"),
-    ("client_encoding", "LATIN1"),
-    ("standard_conforming_strings", "off"),
-    ("backslash_quote", "off"),
-    ("escape_string_warning", "on"),
-    ("quote_all_identifiers", "on"),
-    ("transform_null_equals", "on"),
-    // What is found.
-    ("search_path", "nowhere"),
-    ("row_security", "on"),
-    ("default_tablespace", "elsewhere"),
-    ("temp_tablespaces", "elsewhere"),
-    ("default_text_search_config", "simple"),
-    ("gin_fuzzy_search_limit", "1"),
+/// The databases' own settings: on one side, and on the other. Two sides that agree could understand each
+/// other by accident. Each of these that the daemon pins breaks this test when it doesn't, but for two:
+/// `client_encoding`, which the login has asked for already, and `standard_conforming_strings`.
+const OF_VALUES: &[(&str, &str, &str)] = &[
+    ("datestyle", "SQL, DMY", "Postgres, MDY"),
+    ("intervalstyle", "sql_standard", "iso_8601"),
+    ("timezone", "America/St_Johns", "Asia/Kathmandu"),
+    ("extra_float_digits", "-15", "0"),
+    ("bytea_output", "escape", "hex"),
+    ("array_nulls", "off", "off"),
+    ("xmloption", "document", "document"),
+    ("client_encoding", "LATIN1", "WIN1252"),
+    ("standard_conforming_strings", "off", "on"),
+    ("backslash_quote", "off", "on"),
+    ("escape_string_warning", "on", "off"),
+    ("quote_all_identifiers", "on", "off"),
+    ("search_path", "public, extra", "nowhere"),
+];
+
+/// How money is printed: the first two that the servers' system has.
+const MONEY: &[&str] = &["de_DE.UTF-8", "ja_JP.UTF-8", "en_US.UTF-8"];
+
+/// The role's own settings on both sides, which would slow the comparison down if they were the database's.
+/// The daemon stops without its pins of the first ones, of `default_transaction_read_only` and of
+/// `default_tablespace`. Nothing else here changes what arrives, or whether it does; what the other pins are
+/// for is next to them.
+const OF_SESSIONS: &[(&str, &str)] = &[
     // Who ends what.
     ("statement_timeout", "20ms"),
     ("lock_timeout", "1ms"),
@@ -43,6 +45,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("default_transaction_deferrable", "on"),
     ("default_transaction_read_only", "on"),
     ("synchronous_commit", "off"),
+    // What is found.
+    ("row_security", "on"),
+    ("default_tablespace", "elsewhere"),
+    ("temp_tablespaces", "elsewhere"),
+    ("default_text_search_config", "simple"),
+    ("gin_fuzzy_search_limit", "1"),
     // What is said, and to whom.
     ("client_min_messages", "debug5"),
     ("log_statement", "all"),
@@ -62,6 +70,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("logical_decoding_work_mem", "64kB"),
     ("synchronize_seqscans", "on"),
     // The rest.
+    ("xmlbinary", "hex"),
+    ("transform_null_equals", "on"),
     ("check_function_bodies", "off"),
     ("lo_compat_privileges", "on"),
     ("plpgsql.extra_errors", "all"),
@@ -69,9 +79,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("restrict_nonsystem_relation_kind", "view, foreign-table"),
 ];
 
-/// The first of these, those of values, are the databases' own; the others, which would slow the comparison
-/// down, are the role's there.
-const OF_THE_DATABASE: usize = 14;
+/// What not every server knows.
+const NEWER: &[&str] =
+    &["transaction_timeout", "restrict_nonsystem_relation_kind", "stats_fetch_consistency"];
 
 /// The daemon is an ordinary role from now on, to whom both databases belong, and what is created in them.
 /// It may read what row level security hides, as Supabase's `postgres` may.
@@ -109,22 +119,48 @@ pub async fn owner(pair: &mut Pair) {
 
 /// Sets everything for sessions that begin from now on: by the database, or by the role there.
 pub async fn settings(pair: &Pair) {
+    values_on(pair, [&pair.source_url, &pair.target_url]).await;
     for url in [&pair.source_url, &pair.target_url] {
         let admin = connect(url).await;
-        for (i, (name, value)) in SETTINGS.iter().enumerate() {
-            set(&admin, i, name, value).await;
+        for (name, value) in OF_SESSIONS {
+            set(&admin, "ROLE ordinary IN DATABASE hostile", name, value).await;
         }
     }
     // Its own triggers are not to fire for what the daemon writes there; the test's own sessions go on.
-    set(&connect(&pair.source_url).await, OF_THE_DATABASE, "session_replication_role", "replica").await;
+    let source = connect(&pair.source_url).await;
+    set(&source, "ROLE ordinary IN DATABASE hostile", "session_replication_role", "replica").await;
 }
 
-async fn set(admin: &Client, i: usize, name: &str, value: &str) {
-    let known = "SELECT count(*) FROM pg_settings WHERE name =";
+/// Gives each side the other one's settings of values.
+pub async fn swapped(pair: &Pair) {
+    values_on(pair, [&pair.target_url, &pair.source_url]).await;
+}
+
+async fn values_on(pair: &Pair, [one, other]: [&String; 2]) {
+    let (one, other) = (connect(one).await, connect(other).await);
+    for (name, value, other_value) in OF_VALUES {
+        set(&one, "DATABASE hostile", name, value).await;
+        set(&other, "DATABASE hostile", name, other_value).await;
+    }
+    let mut money = Vec::new();
+    for locale in MONEY {
+        let side = [&one, &other][money.len() % 2];
+        let sql = format!("ALTER DATABASE hostile SET lc_monetary = '{locale}'");
+        if money.len() < 2 && side.batch_execute(&sql).await.is_ok() {
+            money.push(*locale);
+        }
+    }
+    println!("{}: money is printed as in {money:?}", pair.name);
+}
+
+async fn set(admin: &Client, whose: &str, name: &str, value: &str) {
     // PL/pgSQL makes its settings known when it is used first.
-    if name.contains('.') || number(admin, &format!("{known} lower('{name}')")).await == 1 {
-        let whose =
-            if i < OF_THE_DATABASE { "DATABASE hostile" } else { "ROLE ordinary IN DATABASE hostile" };
-        admin.batch_execute(&format!("ALTER {whose} SET {name} = '{value}'")).await.unwrap();
+    let known = format!("SELECT count(*) FROM pg_settings WHERE lower(name) = '{name}'");
+    if name.contains('.') || number(admin, &known).await == 1 {
+        // A list is no one name.
+        let value = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
+        admin.batch_execute(&format!("ALTER {whose} SET {name} = {value}")).await.unwrap();
+    } else {
+        assert!(NEWER.contains(&name), "{name} is unknown");
     }
 }

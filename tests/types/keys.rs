@@ -67,6 +67,22 @@ pub fn keys() -> Situation {
     )
 }
 
+/// Keys whose types, and equality, are an extension's.
+pub fn keys_of_extensions() -> Situation {
+    Situation::new(
+        "CREATE TABLE citext_key (id citext PRIMARY KEY, v text);
+         CREATE TABLE ltree_key (id ltree PRIMARY KEY, v text)",
+        "INSERT INTO citext_key VALUES ('Anna', 'v'), ('bert', 'v'), ('', 'v');
+         INSERT INTO ltree_key VALUES ('a', 'v'), ('a.b', 'v'), ('', 'v')",
+        &[
+            "UPDATE citext_key SET v = 'w' WHERE id = 'ANNA'; UPDATE citext_key SET id = 'ANNA' WHERE id = 'anna'",
+            "DELETE FROM citext_key WHERE id = ''; UPDATE citext_key SET id = 'carl', v = 'x' WHERE id = 'BERT'",
+            "UPDATE ltree_key SET v = 'w' WHERE id = 'a'; UPDATE ltree_key SET id = 'a.c' WHERE id = 'a.b';
+             DELETE FROM ltree_key WHERE id = ''",
+        ],
+    )
+}
+
 /// An index other than the primary key is the replica identity.
 pub fn index_identities() -> Situation {
     Situation::new(

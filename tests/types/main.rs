@@ -93,6 +93,9 @@ async fn all(pair: &Pair) -> Vec<Situation> {
         target::row_security(),
         target::inheritance(),
     ];
+    if values::is_known(pair, "citext", "'a'").await && values::is_known(pair, "ltree", "'a'").await {
+        situations.push(keys::keys_of_extensions());
+    }
     if values::is_known(pair, "text COLLATE public.ci", "'a'").await {
         situations.push(keys::collations());
     }
@@ -122,6 +125,9 @@ async fn every_value_arrives(pair: &mut Pair, situations: &[Situation]) {
         pair.write(&situation.rows).await;
     }
     killed_in_the_copy(pair).await;
+    if pair.name == "hostile" {
+        hostile::swapped(pair).await;
+    }
     let daemon = pair.streaming().await;
     pair.assert_equal().await;
     for situation in situations {
@@ -158,6 +164,9 @@ async fn killed_in_the_copy(pair: &Pair) {
     held_up(pair, 2).await;
     let tables = number(&pair.source, &format!("SELECT count(*) FROM pg_class WHERE {OURS}")).await;
     pair.target_is("planned", "SELECT count(*) = $1 FROM cdc.chunk", &[&tables]).await;
+    // Nobody has ended the readers' sessions on the source, which have nothing to do meanwhile.
+    let reading = "SELECT count(*) FROM pg_locks WHERE relation IN ('gate_1'::regclass, 'gate_2'::regclass)";
+    assert_eq!(number(&pair.source, reading).await, 2);
     daemon.kill();
     let chunks = "SELECT count(*) FROM cdc.chunk WHERE state =";
     let done = number(&pair.target, &format!("{chunks} 'done'")).await;
@@ -201,12 +210,13 @@ async fn hold_up(pair: &Pair, sql: &str) -> Client {
     gate
 }
 
-/// Waits until so many of the daemon's sessions wait for that transaction.
+/// Waits until so many of the daemon's sessions have waited for that transaction for half a second.
 async fn held_up(pair: &Pair, sessions: i64) {
     pair.target_is(
         "held up",
         "SELECT count(*) = $1 FROM pg_locks JOIN pg_stat_activity USING (pid)
-          WHERE NOT granted AND locktype = 'transactionid' AND datname = current_database()",
+          WHERE NOT granted AND locktype = 'transactionid' AND datname = current_database()
+            AND waitstart < clock_timestamp() - interval '500 ms'",
         &[&sessions],
     )
     .await;
