@@ -158,6 +158,7 @@ async fn a_row_that_postgresql_can_t_print_is_named_in_the_copy_and_in_the_strea
     pair.write("INSERT INTO t VALUES (1, 'x'); INSERT INTO t SELECT 2, b FROM spare").await;
     let daemon = pair.daemon();
     pair.status_is("failing", |status| names(status, "failing", "id=2", 1024 * MIB)).await;
+    assert!(peak_kib(&daemon) < MOST_KIB);
     // One that is started anew doesn't wait for 30 s.
     daemon.kill();
     pair.write("DELETE FROM t WHERE id = 2").await;
