@@ -22,7 +22,8 @@ test: servers vector ## install what the tests need, then format, lints, docs, t
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" \
 	  cargo doc --no-deps --locked --document-private-items
-	cargo test --locked
+	@# Most of them wait for a server most of the time.
+	RUST_TEST_THREADS=4 cargo test --locked
 	@if cargo deny --version >/dev/null 2>&1; then \
 	  echo "cargo deny check bans licenses sources"; \
 	  cargo deny --log-level error check bans licenses sources; \
