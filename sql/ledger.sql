@@ -96,6 +96,9 @@ create table if not exists cdc.copy (
   -- Its name on the source.
   schema_name   text not null,
   table_name    text not null,
+  -- The entries of the publications (pg_publication_rel.oid) that have brought it into the stream. Others mean
+  -- that it was out of the stream for a while, and is to be copied again.
+  membership    text not null,
   -- The leading key columns that its chunks are ranges of; empty for a table that is one chunk.
   key_columns   text[] not null,
   -- What there was to copy when it was planned, for the progress: the server's own estimates.

@@ -187,7 +187,13 @@ async fn a_partition_that_is_attached_with_rows_in_it_is_copied_once_older_trans
          CREATE TABLE m_2 (id int PRIMARY KEY, v text); CREATE TABLE m_3 (id int PRIMARY KEY, v text)",
     )
     .await;
-    pair.target.batch_execute("DROP TABLE m_3; ALTER TABLE m ATTACH PARTITION m_2 DEFAULT").await.unwrap();
+    pair.target
+        .batch_execute(
+            "DROP TABLE m_3; ALTER TABLE m ATTACH PARTITION m_2 FOR VALUES FROM (1000) TO (2000);
+             CREATE TABLE m_rest PARTITION OF m DEFAULT",
+        )
+        .await
+        .unwrap();
     pair.write(
         "INSERT INTO m VALUES (1, 'v'); INSERT INTO m_2 VALUES (1001, 'v'); INSERT INTO m_3 VALUES (2001, 'v');
          CREATE PUBLICATION cdc_attached FOR TABLE m",

@@ -97,6 +97,7 @@ fn table(relation: u32, name: &str) -> CopiedTable {
     CopiedTable {
         relation,
         name: TableName::new("public", name),
+        membership: "16400,16401".to_owned(),
         key_columns: vec!["id".to_owned()],
         rows_planned: 1000,
         bytes_planned: 81_920,
@@ -204,7 +205,7 @@ async fn a_life_that_is_over_records_nothing_and_the_next_waits_for_what_it_has_
 #[tokio::test]
 async fn a_thousand_tables_with_twenty_thousand_chunks_are_read_in_no_time() {
     let life = Life::first("many").await;
-    let sql = "INSERT INTO cdc.copy SELECT 'many', t, 'public', 'table_' || t, '{id}', 1000, 81920
+    let sql = "INSERT INTO cdc.copy SELECT 'many', t, 'public', 'table_' || t, '', '{id}', 1000, 81920
                  FROM generate_series(1, 1000) t;
                INSERT INTO cdc.chunk (name, relation, ordinal, range, state, snapshot, lsn)
                SELECT 'many', t, n, '{\"lower\": [1], \"upper\": [2]}', 'done', '10:10:', '0/1'

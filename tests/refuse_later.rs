@@ -348,3 +348,33 @@ async fn a_replica_identity_may_change_while_it_streams() {
     }
     pair.ends_equal(daemon).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_out_of_the_publication_for_a_moment_is_copied_again() {
+    let pair = Pair::new("for_a_moment").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY)").await;
+    let mut daemon = Some(pair.streaming().await);
+    let alter =
+        async |what: &str| pair.write(&format!("ALTER PUBLICATION cdc_for_a_moment {what} TABLE t")).await;
+    for (n, is_running) in [true, false].into_iter().enumerate() {
+        pair.write(&format!("INSERT INTO t VALUES ({n}, 'streamed')")).await;
+        pair.caught_up().await;
+        if !is_running {
+            assert!(daemon.take().unwrap().terminate().await.success());
+        }
+        alter("DROP").await;
+        // No later change will stumble over what is missing.
+        let unseen = format!("SELECT 10 * {n} + i, 'unseen' FROM generate_series(10, 19) i");
+        pair.write(&format!("INSERT INTO t {unseen}")).await;
+        alter("ADD").await;
+        if !is_running {
+            daemon = Some(pair.daemon());
+        }
+        let wanted = format!("SELECT count(*) = {} FROM t WHERE v = 'unseen'", 10 * (n + 1));
+        pair.target_is("copied again", &wanted, &[]).await;
+        pair.write(&format!("INSERT INTO u VALUES ({n}); UPDATE t SET v = v || '!' WHERE id = {n}")).await;
+        pair.caught_up().await;
+        pair.assert_equal().await;
+    }
+    pair.ends_equal(daemon.unwrap()).await;
+}

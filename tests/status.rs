@@ -225,7 +225,7 @@ async fn a_copy_that_is_not_finished_is_told_of_and_one_that_fails_needs_a_perso
     let ledger = async |sql: &str| pair.target.batch_execute(sql).await.unwrap();
     // A table whose rows are still to come, as if the daemon had just found it.
     ledger(
-        "INSERT INTO cdc.copy VALUES ('copying', 4000000000, 'public', 'late', '{}', 1000, 65536);
+        "INSERT INTO cdc.copy VALUES ('copying', 4000000000, 'public', 'late', '', '{}', 1000, 65536);
          INSERT INTO cdc.chunk (name, relation, ordinal, range) VALUES ('copying', 4000000000, 0, '{}')",
     )
     .await;

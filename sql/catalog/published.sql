@@ -49,6 +49,7 @@ select c.oid,
        relation.row_filter,
        coalesce(k.columns, '{}') as key_columns,
        coalesce(k.types, '{}') as key_types,
+       m.membership,
        s.rows,
        s.bytes,
        s.pages
@@ -78,6 +79,13 @@ select c.oid,
                       group by i.indexrelid, i.is_identity
                      -- The stream leaves a generated column out.
                      having bool_and(a.attgenerated = '')) as k on true
+ -- The publications' entries that bring it there: others, once it was taken out and put back.
+ cross join lateral (select coalesce(string_agg(r.oid::text, ',' order by r.oid), '') as membership
+                       from pg_catalog.pg_publication_rel r
+                       join pg_catalog.pg_publication p on p.oid = r.prpubid
+                      where p.pubname = any ($1::text[])
+                        and r.prrelid = any (array(select a.relid
+                                                     from pg_catalog.pg_partition_ancestors(c.oid) as a) || c.oid)) as m
  cross join lateral (select sum(z.rows)::bigint as rows,
                             coalesce(sum(z.bytes), 0)::bigint as bytes,
                             coalesce(sum(z.pages), 0)::bigint as pages

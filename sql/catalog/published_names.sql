@@ -7,8 +7,18 @@ with entry as (
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
    where t.pubname = any ($1::text[])
 )
-select e.oid, e.schemaname::text, e.tablename::text
+select e.oid,
+       e.schemaname::text as schema,
+       e.tablename::text as name,
+       m.membership
   from entry e
+ -- The publications' entries that bring it there: others, once it was taken out and put back.
+ cross join lateral (select coalesce(string_agg(r.oid::text, ',' order by r.oid), '') as membership
+                       from pg_catalog.pg_publication_rel r
+                       join pg_catalog.pg_publication p on p.oid = r.prpubid
+                      where p.pubname = any ($1::text[])
+                        and r.prrelid = any (array(select a.relid
+                                                     from pg_catalog.pg_partition_ancestors(e.oid) as a) || e.oid)) as m
  -- Where one publication has the root and another its leaves, the stream has the root.
  where not exists (select
                      from pg_catalog.pg_partition_ancestors(e.oid) as a

@@ -9,13 +9,43 @@ use crate::chunk::KeyType;
 use crate::fault::{Fault, Result, Side};
 use crate::limits;
 
-/// A relation that is in the stream under its own name.
+/// A relation that is in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its oid on the source.
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+    /// What brings it there: the oids of the publications' entries (`pg_publication_rel`). Others than before
+    /// mean that it was out of the stream in between, however short that was.
+    pub membership: String,
+}
+
+impl Published {
+    fn of(row: &Row) -> Self {
+        Self {
+            oid: row.get("oid"),
+            name: TableName::new(row.get::<_, String>("schema"), row.get::<_, String>("name")),
+            membership: row.get("membership"),
+        }
+    }
+}
+
+impl From<&PublishedTable> for Published {
+    fn from(table: &PublishedTable) -> Self {
+        Self { oid: table.oid, name: table.name.clone(), membership: table.membership.clone() }
+    }
+}
+
+/// A relation that is in the stream under its own name, and what the copy has to know of it.
 #[derive(Clone, Debug)]
 pub struct PublishedTable {
     /// Its oid on the source.
     pub oid: u32,
     /// Its name.
     pub name: TableName,
+    /// What brings it into the stream, as [`Published`] has it.
+    pub membership: String,
     /// It is the root of partitions, and the stream has their changes under its name.
     pub is_partitioned: bool,
     /// The topmost partitioned table that it is a part of, if it is a partition.
@@ -66,6 +96,7 @@ impl PublishedTable {
         Ok(Self {
             oid: row.get("oid"),
             name: TableName::new(row.get::<_, String>("schema"), row.get::<_, String>("name")),
+            membership: row.get("membership"),
             is_partitioned: row.get("is_partitioned"),
             root: row
                 .get::<_, Option<String>>("root_schema")
@@ -94,17 +125,16 @@ pub(super) fn key_type(oid: u32) -> Option<KeyType> {
     }
 }
 
-/// The names of the relations that these publications carry in the stream, with their oids.
+/// The relations that these publications carry in the stream, and nothing else of them.
 ///
 /// # Errors
 /// If the source can't be asked.
-pub async fn published_names(source: &Client, publications: &[String]) -> Result<Vec<(u32, TableName)>> {
+pub async fn published_names(source: &Client, publications: &[String]) -> Result<Vec<Published>> {
     let rows = source
         .query(include_str!("../../sql/catalog/published_names.sql"), &[&publications])
         .await
         .map_err(|e| Fault::sql(Side::Source, "looking for new tables", &e))?;
-    let name = |row: &Row| TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
-    Ok(rows.iter().map(|row| (row.get(0), name(row))).collect())
+    Ok(rows.iter().map(Published::of).collect())
 }
 
 /// Lists the relations that these publications carry in the stream, sorted by name.

@@ -189,6 +189,7 @@ impl Planner {
         let recorded = CopiedTable {
             relation: table.oid,
             name: table.name.clone(),
+            membership: table.membership.clone(),
             key_columns: table.chunk_columns().to_vec(),
             rows_planned: table.rows.unwrap_or(0),
             bytes_planned: i64::try_from(table.bytes).unwrap_or(i64::MAX),

@@ -58,6 +58,7 @@ mod tests {
         PublishedTable {
             oid: 1,
             name: TableName::new("public", "Order"),
+            membership: String::new(),
             is_partitioned: false,
             root: None,
             identity: Identity::Key,

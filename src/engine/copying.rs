@@ -19,7 +19,7 @@ use super::jobs::{Finished, Jobs};
 use super::monitor::{Tick, answered};
 use super::task::Task;
 use crate::apply::Change;
-use crate::catalog::{PublishedTable, TableName};
+use crate::catalog::{Published, PublishedTable, TableName};
 use crate::connect::{ConnInfo, Session};
 use crate::copy::{Answer, Offered, Planned, PlannedTable, Planner};
 use crate::fault::{Fault, Reaction, Result, Side};
@@ -50,6 +50,8 @@ pub(super) struct Begin {
     pub(super) jobs: Jobs,
     pub(super) offers: mpsc::Receiver<Offered>,
     pub(super) planner: Planner,
+    /// What the stream carries.
+    pub(super) published: Vec<Published>,
     /// Tables to be taken in or described.
     pub(super) tables: Vec<PublishedTable>,
     pub(super) ledger: Ledger,
@@ -154,14 +156,14 @@ impl Copying {
 
     /// These are the tables that are published now. The planner looks at those that aren't any more, and
     /// they are forgotten: should one come back, nobody knows what it has missed.
-    pub(super) fn meet(&mut self, published: &[(u32, TableName)]) -> Result<()> {
+    pub(super) fn meet(&mut self, published: &[Published]) -> Result<()> {
         for relation in self.router.planned() {
-            if !published.iter().any(|(oid, _)| *oid == relation) {
+            if !published.iter().any(|table| table.oid == relation) {
                 self.plan(relation)?;
             }
         }
-        for (relation, name) in published {
-            self.router.meet(*relation, name);
+        for table in published {
+            self.router.meet(table.oid, &table.name);
         }
         self.take_newcomers()
     }

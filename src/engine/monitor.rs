@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::watch::{self, Sender};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::publications::{refuse_changed, warn_of_removed};
-use crate::catalog::{TableName, published_names};
+use super::publications::{refuse_changed, refuse_removed};
+use crate::catalog::{Published, TableName, published_names};
 use crate::chunk::Snapshot;
 use crate::connect::Session;
 use crate::copy::snapshot;
@@ -79,7 +79,7 @@ pub(super) struct Watched {
     pub(super) ours: Vec<Publication>,
     pub(super) insert_only: Vec<TableName>,
     /// The tables that are published, when these are others than before.
-    pub(super) published: watch::Sender<Vec<(u32, TableName)>>,
+    pub(super) published: watch::Sender<Vec<Published>>,
     /// What keeps the copy from getting a snapshot.
     pub(super) in_the_way: watch::Receiver<Option<String>>,
 }
@@ -185,9 +185,8 @@ impl Watched {
         // One that has rows already, or is given some in a way that is not logged, may never be heard of in
         // the stream.
         let published = published_names(&self.source, &self.publications).await?;
-        let is_gone = |before: &&(u32, TableName)| !published.iter().any(|now| now.0 == before.0);
-        let gone: Vec<_> = self.published.borrow().iter().filter(is_gone).cloned().collect();
-        warn_of_removed(&self.source, &gone, &self.ledger).await?;
+        let before = self.published.borrow().clone();
+        refuse_removed(&self.source, &before, &published, &self.ledger).await?;
         self.published.send_if_modified(|before| {
             let is_new = *before != published;
             *before = published;

@@ -17,7 +17,7 @@ use super::jobs::Jobs;
 use super::origin::{check_slot, compare_origin, free_slot, refuse_shared, refuse_target, still_creating};
 use super::publications::{self, Wanted};
 use crate::apply::Applier;
-use crate::catalog::{TableName, empty, published, rows_exist};
+use crate::catalog::{Published, TableName, empty, published, rows_exist};
 use crate::config::{Config, ExistingRows};
 use crate::connect::Session;
 use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
@@ -162,14 +162,16 @@ async fn copy(
         let key = table.key_columns.iter().cloned().zip(types).collect();
         let chunks = chunks.into_iter().map(|chunk| (chunk.range, chunk.done));
         router.add(table.relation, CopyTable::new(fence, key, chunks, checkpoint));
-        if !published.iter().any(|p| p.oid == table.relation) {
-            // Should it come back, nobody knows what it has missed.
-            tracing::warn!(table = %table.name, "the table is not in the stream any more");
+        if !published.iter().any(|p| p.oid == table.relation && p.membership == table.membership) {
+            // If it is back, or should it come back, nobody knows what it has missed.
+            tracing::warn!(table = %table.name, "the table has been taken out of the stream");
             ledger.forget_table(table.relation).await?;
             router.forget(table.relation);
         }
     }
     let mut tables = published;
+    let mut published: Vec<Published> = tables.iter().map(Into::into).collect();
+    published.sort_by_key(|table| table.oid);
     tables.retain(|table| {
         router.expect(table.oid);
         router.is_unplanned(table.oid) || router.is_copied(table.oid)
@@ -209,6 +211,7 @@ async fn copy(
         jobs: Jobs::new(readers, config.copy.readers),
         offers,
         planner,
+        published,
         tables,
         ledger: ledger.clone(),
         name: config.name.clone(),

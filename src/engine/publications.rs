@@ -1,10 +1,10 @@
 //! Which tables the migration replicates, and the publications that say so on the source.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio_postgres::Client;
 
-use crate::catalog::{Identity, SourceTable, TableName, missing_on_target, source_tables};
+use crate::catalog::{Identity, Published, SourceTable, TableName, missing_on_target, source_tables};
 use crate::config::{Config, Selection};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
@@ -312,24 +312,40 @@ pub(super) async fn existing(source: &Client, ledger: &Ledger) -> Result<Vec<Str
     Ok(publications)
 }
 
-/// Warns about tables that have been taken out of the publication, and not dropped.
-pub(super) async fn warn_of_removed(
+/// Forgets tables that have been taken out of the publications, also if they are back by now: nobody knows
+/// what they have missed. With one of them the stream has to begin anew.
+pub(super) async fn refuse_removed(
     source: &Client,
-    removed: &[(u32, TableName)],
+    before: &[Published],
+    now: &[Published],
     ledger: &Ledger,
 ) -> Result<()> {
-    for (relation, name) in removed {
+    let mut has_forgotten = false;
+    let now: HashMap<u32, &str> = now.iter().map(|table| (table.oid, table.membership.as_str())).collect();
+    for table in before {
+        let membership = now.get(&table.oid);
+        if membership == Some(&table.membership.as_str()) {
+            continue;
+        }
         let exists = source
-            .query_opt("SELECT FROM pg_catalog.pg_class WHERE oid = $1", &[relation])
+            .query_opt("SELECT FROM pg_catalog.pg_class WHERE oid = $1", &[&table.oid])
             .await
-            .map_err(|e| Fault::sql(Side::Source, "looking for a table", &e))?;
-        if exists.is_some() {
-            let fault = Publication::lacks(name);
+            .map_err(|e| Fault::sql(Side::Source, "looking for a table", &e))?
+            .is_some();
+        if exists && membership.is_none() {
+            let fault = Publication::lacks(&table.name);
             tracing::warn!("{fault}");
             ledger.record_incident(crate::ledger::Severity::Warning, &fault).await?;
         }
+        if exists {
+            ledger.forget_table(table.oid).await?;
+            has_forgotten = true;
+        }
     }
-    Ok(())
+    match has_forgotten {
+        true => Err(Fault::retry("tables were taken out of the publication: the stream begins anew without them, and what is back is copied again").on(Side::Source)),
+        false => Ok(()),
+    }
 }
 
 /// Refuses publications of ours that somebody has changed. What they leave out meanwhile is in no stream,

@@ -15,7 +15,7 @@ use super::monitor::{self, Tick, Watched};
 use super::prepare::Prepared;
 use super::task::Task;
 use crate::apply::{self, Applied, Applier, Batch, Batcher, Change, Failure, Position};
-use crate::catalog::TableName;
+use crate::catalog::Published;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::Ledger;
@@ -53,7 +53,7 @@ pub struct Engine {
     waiting: Option<Change>,
     clock: monitor::Clock,
     ticks: watch::Receiver<Option<Tick>>,
-    published: watch::Receiver<Vec<(u32, TableName)>>,
+    published: watch::Receiver<Vec<Published>>,
     rounds: mpsc::Sender<Round>,
     answers: mpsc::Receiver<Result<Applied, Failure>>,
     /// Since when a batch has been with the applier.
@@ -99,7 +99,7 @@ impl Engine {
         let (ticks_out, ticks) = watch::channel(None);
         let (busy, busy_in) = watch::channel(None);
         let (in_the_way, in_the_way_in) = watch::channel(None);
-        let (published_out, published) = watch::channel(Vec::new());
+        let (published_out, published) = watch::channel(prepared.copy.published.clone());
         let applier = Task::spawn(apply_rounds(prepared.applier, rounds_in, answers_out));
         let pid = prepared.applier_pid;
         let turning = pulse.of("the watch over the applier");

@@ -20,6 +20,8 @@ pub struct CopiedTable {
     pub relation: u32,
     /// Its name on the source when it was planned.
     pub name: TableName,
+    /// What brought it into the stream then, as [`Published`](crate::catalog::Published) has it.
+    pub membership: String,
     /// The leading key columns that its chunks are ranges of; none for a table that is one chunk.
     pub key_columns: Vec<String>,
     /// How many rows there were to copy when it was planned: the server's estimate.
@@ -77,12 +79,12 @@ pub async fn record_table(
         "{WRITER},
          planned AS (
            INSERT INTO cdc.copy
-                  (name, relation, schema_name, table_name, key_columns, rows_planned, bytes_planned)
-           SELECT $1, $3, $4, $5, $6, $7, $8 FROM writer
+                  (name, relation, schema_name, table_name, membership, key_columns, rows_planned, bytes_planned)
+           SELECT $1, $3, $4, $5, $6, $7, $8, $9 FROM writer
            RETURNING name, relation)
          INSERT INTO cdc.chunk (name, relation, ordinal, range)
          SELECT p.name, p.relation, r.number - 1, r.range
-           FROM planned AS p, unnest($9::jsonb[]) WITH ORDINALITY AS r (range, number)"
+           FROM planned AS p, unnest($10::jsonb[]) WITH ORDINALITY AS r (range, number)"
     );
     let recorded = client
         .execute(
@@ -93,6 +95,7 @@ pub async fn record_table(
                 &table.relation,
                 &table.name.schema,
                 &table.name.name,
+                &table.membership,
                 &table.key_columns,
                 &table.rows_planned,
                 &table.bytes_planned,
@@ -209,7 +212,7 @@ impl Ledger {
             .session
             .query(
                 "SELECT t.relation, t.schema_name, t.table_name, t.key_columns, t.rows_planned, t.bytes_planned,
-                        c.ordinal, c.range, c.snapshot, c.lsn, c.copies
+                        c.ordinal, c.range, c.snapshot, c.lsn, c.copies, t.membership
                    FROM cdc.copy AS t JOIN cdc.chunk AS c USING (name, relation)
                   WHERE name = $1
                   ORDER BY t.relation, c.ordinal",
@@ -233,6 +236,7 @@ fn table(row: &Row) -> CopiedTable {
     CopiedTable {
         relation: row.get(0),
         name: TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)),
+        membership: row.get(11),
         key_columns: row.get(3),
         rows_planned: row.get(4),
         bytes_planned: row.get(5),
