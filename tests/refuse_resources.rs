@@ -81,13 +81,14 @@ async fn a_full_disk_on_either_side_is_told_and_waited_for() {
                 incident["sqlstate"] == "53100"
                     && incident["side"] == side
                     && incident["resolved_at"].is_null()
+                    // For a moment each time it tries again, it streams.
+                    && status["verdict"] == "behind"
             })
             .await;
         assert_eq!(status["incidents"][0]["severity"], "retrying", "{status:#}");
         let text = status["incidents"][0].to_string();
         assert!(text.contains("No space left on device"), "{text}");
         assert!(text.contains("make room on the disk of this server"), "{text}");
-        assert_eq!(pair.status_text(&[]).0, 1);
     };
     full("source", "1, 3000").await;
     assert_eq!(number(&pair.target, "SELECT count(*) FROM t").await, 0);
