@@ -210,6 +210,77 @@ async fn a_partition_that_is_attached_with_rows_in_it_is_copied_once_older_trans
     pair.write("INSERT INTO m VALUES (2, 'v'), (1002, 'v'), (2002, 'v'); DELETE FROM m WHERE id = 1001")
         .await;
     elsewhere.batch_execute("ROLLBACK").await.unwrap();
+    pair.caught_up().await;
+    let failed = "SELECT count(*) FROM cdc.incident WHERE severity <> 'warning'";
+    assert_eq!(number(&pair.target, failed).await, 0, "{}", daemon.log());
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_whose_rows_would_meet_on_the_target_are_refused_until_each_has_its_own() {
+    let pair = Pair::new("meeting").await;
+    pair.write(
+        "CREATE TABLE m (id int PRIMARY KEY) PARTITION BY LIST (id);
+         CREATE TABLE m_0 PARTITION OF m FOR VALUES IN (0); CREATE TABLE \"M 1\" (id int PRIMARY KEY);
+         CREATE TABLE m_2 (id int PRIMARY KEY); INSERT INTO m VALUES (0); INSERT INTO m_2 VALUES (2);
+         CREATE PUBLICATION cdc_meeting FOR TABLE m",
+    )
+    .await;
+    pair.target
+        .batch_execute(
+            "CREATE TABLE m (id int PRIMARY KEY) PARTITION BY LIST (id);
+             CREATE TABLE m_0 PARTITION OF m FOR VALUES IN (0); CREATE TABLE m_2 PARTITION OF m DEFAULT",
+        )
+        .await
+        .unwrap();
+    let daemon = pair.streaming().await;
+    // Goes through the root, into the default partition.
+    pair.write("ALTER TABLE m ATTACH PARTITION \"M 1\" FOR VALUES IN (1); INSERT INTO m VALUES (1)").await;
+    pair.target_is("there", "SELECT EXISTS (SELECT FROM m_2 WHERE id = 1)", &[]).await;
+    // Whoever copied this one would take it away again.
+    pair.write("ALTER TABLE m ATTACH PARTITION m_2 FOR VALUES IN (2)").await;
+    let failing = |status: &Value| {
+        status["incidents"].as_array().unwrap().iter().any(|incident| {
+            let has = |field: &str, text: &str| incident[field].as_str().unwrap().contains(text);
+            incident["severity"] == "failing"
+                && incident["table"] == "public.m_2"
+                && has(
+                    "message",
+                    "the target lacks the partition public.M 1, and its public.m_2 also takes rows",
+                )
+                && has("remedy", "create \"public\".\"M 1\" on the target")
+                && has("remedy", "FOR VALUES IN (1)")
+        })
+    };
+    pair.status_is("refused", failing).await;
+    assert_eq!(number(&pair.target, "SELECT sum(id) FROM m").await, 1);
+    assert_eq!(pair.status_text(&[]).0, 2);
+    pair.target
+        .batch_execute(
+            "BEGIN; CREATE TABLE \"M 1\" (id int PRIMARY KEY); DELETE FROM m_2 WHERE id = 1;
+             INSERT INTO \"M 1\" VALUES (1); ALTER TABLE m ATTACH PARTITION \"M 1\" FOR VALUES IN (1); COMMIT",
+        )
+        .await
+        .unwrap();
+    pair.write("UPDATE m SET id = id").await;
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_finds_out_that_a_table_had_come_whose_copy_was_not_said_to_be_over() {
+    let pair = Pair::new("late").await;
+    pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
+    pair.write("INSERT INTO t VALUES (1)").await;
+    let daemon = pair.streaming().await;
+    assert!(daemon.terminate().await.success());
+    // As a daemon leaves it that is killed when the last chunk of a newcomer is done.
+    pair.target.batch_execute("UPDATE cdc.migration SET consistent_since = NULL").await.unwrap();
+    assert!(pair.status()["copy"]["consistent_since"].is_null());
+    let daemon = pair.daemon();
+    pair.status_is("consistent", |status| {
+        status["verdict"] == "streaming" && status["copy"]["consistent_since"].is_string()
+    })
+    .await;
     pair.ends_equal(daemon).await;
 }
 
@@ -243,5 +314,28 @@ async fn transactions_that_run_when_the_daemon_starts_are_waited_for() {
     names(&pair, "prepared transaction 'one'").await;
     pair.write("COMMIT PREPARED 'one'").await;
     names_nobody(&pair).await;
+    pair.ends_equal(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_there_stay_until_their_chunk_is_copied_and_then_none_is_left() {
+    let mut pair = Pair::new("stale").await;
+    pair.config = "[copy]\nreaders = 1\nmax_rate = \"100kB\"\n".to_owned();
+    pair.both("CREATE TABLE a (id int PRIMARY KEY)").await;
+    pair.write(T).await;
+    pair.write("CREATE PUBLICATION cdc_stale FOR TABLE a").await;
+    pair.write("INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 800) i; ANALYZE t").await;
+    pair.target
+        .batch_execute(
+            "CREATE TABLE t (id int, v text);
+             INSERT INTO t SELECT i, 'stale' FROM generate_series(-50, 900) i; INSERT INTO t VALUES (NULL, 'stale')",
+        )
+        .await
+        .unwrap();
+    let daemon = pair.streaming().await;
+    pair.write("ALTER PUBLICATION cdc_stale ADD TABLE t").await;
+    let both =
+        "SELECT count(*) FILTER (WHERE v = 'stale') > 0 AND count(*) FILTER (WHERE v <> 'stale') > 0 FROM t";
+    pair.target_is("copied in part", both, &[]).await;
     pair.ends_equal(daemon).await;
 }

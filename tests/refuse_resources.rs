@@ -89,6 +89,7 @@ async fn a_full_disk_on_either_side_is_told_and_waited_for() {
         let text = status["incidents"][0].to_string();
         assert!(text.contains("No space left on device"), "{text}");
         assert!(text.contains("make room on the disk of this server"), "{text}");
+        pair.exits_with(1).await;
     };
     full("source", "1, 3000").await;
     assert_eq!(number(&pair.target, "SELECT count(*) FROM t").await, 0);

@@ -33,6 +33,7 @@ select c.oid,
        c.relnatts as attributes,
        rn.nspname::text as root_schema,
        r.relname::text as root_name,
+       pg_catalog.pg_get_expr(c.relpartbound, c.oid) as bounds,
        case
          when c.relreplident = 'f' then 'full'
          when k.is_identity then 'key'

@@ -6,6 +6,7 @@ select c.oid,
        c.relkind::text as kind,
        rn.nspname::text as root_schema,
        r.relname::text as root_name,
+       pg_catalog.pg_get_expr(c.relpartbound, c.oid) as bounds,
        array(select format('ALTER TABLE %I.%I DISABLE %s %I', fn.nspname, f.relname, x.kind, x.name)
                from (select t.tgrelid as relid, 'TRIGGER' as kind, t.tgname as name
                        from pg_catalog.pg_trigger t

@@ -70,7 +70,7 @@ impl Applier {
     /// An applier for one life of the daemon, writing under `epoch`.
     ///
     /// The session must be a replica's already ([`Session::become_replica`]). `roots` names the topmost parent
-    /// of each leaf partition of the source: changes of one that the target doesn't have go there.
+    /// of each leaf partition that the source has now: changes of one that the target doesn't have go there.
     ///
     /// # Errors
     /// If the ledger can't be used.
@@ -92,6 +92,11 @@ impl Applier {
             is_open: false,
             changes_open: 0,
         })
+    }
+
+    /// More partitions have come, with their topmost parents.
+    pub fn learn(&mut self, roots: Vec<(TableName, TableName)>) {
+        self.roots.extend(roots);
     }
 
     /// Applies a batch. `caught_up_to` goes into the checkpoint: everything that was committed on

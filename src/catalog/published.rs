@@ -50,6 +50,8 @@ pub struct PublishedTable {
     pub is_partitioned: bool,
     /// The topmost partitioned table that it is a part of, if it is a partition.
     pub root: Option<TableName>,
+    /// Which of its parent's rows are its own, as `FOR VALUES ...` or `DEFAULT`, if it is a partition.
+    pub bounds: Option<String>,
     /// Its replica identity.
     pub identity: Identity,
     /// How many columns it has ever had: the server counts on when one is added.
@@ -102,6 +104,7 @@ impl PublishedTable {
                 .get::<_, Option<String>>("root_schema")
                 .zip(row.get::<_, Option<String>>("root_name"))
                 .map(|(schema, name)| TableName::new(schema, name)),
+            bounds: row.get("bounds"),
             identity: Identity::of(row)?,
             attributes: row.get("attributes"),
             row_filter: row.get("row_filter"),

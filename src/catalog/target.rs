@@ -38,6 +38,8 @@ pub struct TargetTable {
     pub is_partitioned: bool,
     /// The topmost partitioned table that it is a part of, if it is a partition.
     pub root: Option<TableName>,
+    /// Which of its parent's rows are its own, as `FOR VALUES ...` or `DEFAULT`, if it is a partition.
+    pub bounds: Option<String>,
     /// Triggers and rules that fire although the session is a replica's (ENABLE ALWAYS or ENABLE
     /// REPLICA), its partitions' included: the SQL that disables each.
     pub firing: Vec<String>,
@@ -88,6 +90,7 @@ pub async fn target_table(target: &Client, name: &TableName) -> Result<Option<Ta
             .get::<_, Option<String>>("root_schema")
             .zip(table.get::<_, Option<String>>("root_name"))
             .map(|(schema, name)| TableName::new(schema, name)),
+        bounds: table.get("bounds"),
         firing: table.get("firing"),
         columns: columns
             .iter()

@@ -8,6 +8,7 @@
 //! A reader knows nothing of the stream. It offers the snapshot that it has taken to the engine, which
 //! accepts it or has it take another one; what that is about is said in [`crate::route`].
 
+mod partitions;
 mod pipe;
 mod plan;
 mod planner;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use super::partitions::refuse_meeting;
 use super::plan::plan;
 use super::statements;
 use super::table::TableCopy;
@@ -155,6 +156,8 @@ impl Planner {
     async fn plan(&self, table: &PublishedTable) -> Result<PlannedTable> {
         let fence = fence(&self.source).await?;
         let (target, through_root) = destination(&self.target, &table.name, table.root.as_ref()).await?;
+        let publications = &self.settings.publications;
+        refuse_meeting(&self.source, &self.target, publications, table, &target, through_root).await?;
         let copy = TableCopy::new(table.clone(), &target, through_root);
         let ranges = self.ledger.ranges(table.oid).await?;
         if !ranges.is_empty() {
@@ -182,9 +185,11 @@ impl Planner {
             if self.settings.existing_rows == ExistingRows::Refuse {
                 return Err(existing_rows(target));
             }
-            // Tables that are still to be taken in may refer to it, which a TRUNCATE doesn't like.
-            let delete = statements::delete(table, &KeyRange::ALL, &copy.target, copy.target_is_partitioned);
-            self.target.batch_execute(&delete).await.map_err(sql("removing rows"))?;
+            // They stay until their chunk is copied. Those without a key are in none, unless it is the only one.
+            if ranges.len() > 1 {
+                let delete = statements::delete_without_key(table, &copy.target, copy.target_is_partitioned);
+                self.target.batch_execute(&delete).await.map_err(sql("removing rows without a key"))?;
+            }
         }
         let recorded = CopiedTable {
             relation: table.oid,

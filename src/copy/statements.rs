@@ -36,6 +36,14 @@ pub fn delete(
     format!("DELETE FROM {}{wanted}", target.only(target_is_partitioned))
 }
 
+/// Removes rows that no range of the key holds, since a part of it is null.
+#[must_use]
+pub fn delete_without_key(table: &PublishedTable, target: &TableName, target_is_partitioned: bool) -> String {
+    let nulls: Vec<String> =
+        table.chunk_columns().iter().map(|column| format!("{} IS NULL", quote_identifier(column))).collect();
+    format!("DELETE FROM {} WHERE {}", target.only(target_is_partitioned), nulls.join(" OR "))
+}
+
 /// The published columns as SQL, those of the key first.
 fn columns(table: &PublishedTable) -> Vec<String> {
     let others = table.columns.iter().filter(|column| !table.key.contains(column));
@@ -61,6 +69,7 @@ mod tests {
             membership: String::new(),
             is_partitioned: false,
             root: None,
+            bounds: None,
             identity: Identity::Key,
             attributes: 0,
             columns: names(columns),

@@ -57,7 +57,8 @@ pub(super) struct Begin {
     pub(super) ledger: Ledger,
     pub(super) name: String,
     pub(super) target: ConnInfo,
-    pub(super) phase: Phase,
+    /// The ledger says that the copy has come to its end.
+    pub(super) is_complete: bool,
 }
 
 /// The copy: router, planner and readers, and the end of it.
@@ -71,6 +72,8 @@ pub(super) struct Copying {
     ledger: Ledger,
     name: String,
     target: ConnInfo,
+    /// Partitions that can be copied since the applier was told of any, with their topmost parents.
+    roots: Vec<(TableName, TableName)>,
     /// Tables of which a chunk was copied since anything of them failed.
     well: HashSet<u32>,
     /// How often a table has failed since then.
@@ -103,7 +106,7 @@ impl Copying {
         let (planned_out, planned) = mpsc::channel(1);
         let (newcomers, newcomers_in) = mpsc::unbounded_channel();
         let planner = begin.planner.run(begin.tables, newcomers_in, planned_out);
-        let is_complete = begin.phase != Phase::Copy && begin.router.is_consistent();
+        let is_complete = begin.is_complete && begin.router.is_consistent();
         let end = if is_complete { End::Reached } else { End::NotYet };
         Self {
             router: begin.router,
@@ -115,6 +118,7 @@ impl Copying {
             ledger: begin.ledger,
             name: begin.name,
             target: begin.target,
+            roots: Vec::new(),
             well: HashSet::new(),
             failures: HashMap::new(),
             in_the_way,
@@ -202,6 +206,11 @@ impl Copying {
     pub(super) fn note(&mut self, tick: &Tick) {
         self.ahead.push_back((tick.lsn, Instant::now()));
         self.router.see(tick.snapshot.clone());
+    }
+
+    /// Partitions of which changes can come to the applier, with their topmost parents, once each.
+    pub(super) fn take_roots(&mut self) -> Vec<(TableName, TableName)> {
+        std::mem::take(&mut self.roots)
     }
 
     /// True if the end of the copy waits for a checkpoint at this position, and for nothing else.
@@ -292,7 +301,9 @@ impl Copying {
     }
 
     fn ready(&mut self, table: PlannedTable) {
-        let relation = table.copy.source.oid;
+        let source = &table.copy.source;
+        let relation = source.oid;
+        self.roots.extend(source.root.iter().map(|root| (source.name.clone(), root.clone())));
         if self.router.is_unplanned(relation) {
             let chunks = table.ranges.iter().map(|range| (range.clone(), None));
             let key = table.copy.chunk_key();

@@ -22,7 +22,7 @@ use crate::config::{Config, ExistingRows};
 use crate::connect::Session;
 use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Origin, Phase};
+use crate::ledger::{DaemonState, Ledger, Origin};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -216,7 +216,7 @@ async fn copy(
         ledger: ledger.clone(),
         name: config.name.clone(),
         target: config.target.clone(),
-        phase: ledger.phase().await?.unwrap_or(Phase::Copy),
+        is_complete: ledger.copy_is_complete().await?,
     })
 }
 

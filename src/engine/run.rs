@@ -15,7 +15,7 @@ use super::monitor::{self, Tick, Watched};
 use super::prepare::Prepared;
 use super::task::Task;
 use crate::apply::{self, Applied, Applier, Batch, Batcher, Change, Failure, Position};
-use crate::catalog::Published;
+use crate::catalog::{Published, TableName};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::Ledger;
@@ -40,6 +40,8 @@ pub enum Ended {
 struct Round {
     batch: Batch,
     caught_up_to: Option<PgTimestamp>,
+    /// Partitions that the applier doesn't know yet, with their topmost parents.
+    roots: Vec<(TableName, TableName)>,
 }
 
 /// Owns a stream until it ends.
@@ -243,7 +245,8 @@ impl Engine {
         self.busy.send_replace(Some(Clock::now()));
         self.progress.checkpoint_at = Instant::now();
         let gone = |_| Fault::bug("the applier's task has ended");
-        self.rounds.send(Round { batch, caught_up_to }).await.map_err(gone)
+        let roots = self.copying.take_roots();
+        self.rounds.send(Round { batch, caught_up_to, roots }).await.map_err(gone)
     }
 
     /// The position alone, when it is time to write it down: soon after it has moved, at once if the
@@ -535,6 +538,7 @@ async fn apply_rounds(
     answers: mpsc::Sender<Result<Applied, Failure>>,
 ) {
     while let Some(round) = rounds.recv().await {
+        applier.learn(round.roots);
         let answer = applier.apply(&round.batch, round.caught_up_to).await;
         let has_failed = answer.is_err();
         if answers.send(answer).await.is_err() || has_failed {

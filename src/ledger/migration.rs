@@ -390,6 +390,26 @@ impl Ledger {
         Ok(())
     }
 
+    /// True if the copy has come to its end: the target is consistent, and what was held back for that is
+    /// back.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn copy_is_complete(&self) -> Result<bool> {
+        let row = self
+            .session
+            .query_opt(
+                "SELECT phase <> 'copy' AND consistent_since IS NOT NULL
+                        AND NOT EXISTS (SELECT FROM cdc.held_back AS h
+                                         WHERE h.name = m.name AND h.put_back_at IS NULL)
+                   FROM cdc.migration AS m WHERE name = $1",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.is_some_and(|row| row.get(0)))
+    }
+
     /// Enters a phase.
     ///
     /// # Errors

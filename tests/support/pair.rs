@@ -323,6 +323,15 @@ impl Pair {
         log
     }
 
+    /// Waits until the status ends with this.
+    pub async fn exits_with(&self, status: i32) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.status_text(&[]).0 != status {
+            assert!(Instant::now() < deadline, "the status never ends with {status}: {:#}", self.status());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until `cdc status` is as wanted, and returns it.
     pub async fn status_is(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
