@@ -154,3 +154,10 @@ pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The most characters of a status that the service manager is told; a message has 4096 bytes.
 pub const STATUS_CHARS: usize = 1000;
+
+/// How many bytes a second a verification that the daemon begins by itself reads of either database, if
+/// `verify.max_rate` doesn't say otherwise.
+pub const VERIFY_RATE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The shortest time between two of them.
+pub const VERIFY_EVERY_LEAST: Duration = Duration::from_secs(1);

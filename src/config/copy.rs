@@ -1,8 +1,8 @@
 //! `[copy]`: how rows that were there before are copied.
 
-use bytesize::ByteSize;
 use serde::Deserialize;
 
+use super::rate;
 use crate::fault::{Fault, Result};
 use crate::limits;
 
@@ -32,19 +32,14 @@ impl CopyConfig {
                 limits::COPY_READERS_MOST
             )));
         }
-        Ok(Self { readers, max_rate_bytes: section.max_rate.as_ref().map(rate).transpose()? })
-    }
-}
-
-/// A number, or a text like "20MB".
-fn rate(value: &toml::Value) -> Result<u64> {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    match text.parse() {
-        Ok(ByteSize(bytes)) if bytes > 0 => Ok(bytes),
-        Ok(_) | Err(_) => {
-            Err(Fault::usage(format!("[copy] max_rate: {text:?} is no rate in bytes per second"))
-                .remedy("write \"20MB\" or 20000000, for example, or leave it out: there is no limit then"))
-        }
+        Ok(Self {
+            readers,
+            max_rate_bytes: section
+                .max_rate
+                .as_ref()
+                .map(|value| rate("[copy] max_rate", value))
+                .transpose()?,
+        })
     }
 }
 

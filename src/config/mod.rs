@@ -4,12 +4,15 @@
 
 mod copy;
 mod tables;
+mod verify;
 
 pub use copy::CopyConfig;
 pub use tables::{ExistingRows, Selection, Tables};
+pub use verify::VerifyConfig;
 
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::connect::{ConnInfo, Environment};
@@ -31,6 +34,8 @@ pub struct Config {
     pub tables: Tables,
     /// How rows that were there before are copied.
     pub copy: CopyConfig,
+    /// When the daemon verifies by itself.
+    pub verify: VerifyConfig,
 }
 
 impl Config {
@@ -75,6 +80,8 @@ struct File {
     tables: tables::Section,
     #[serde(default)]
     copy: copy::Section,
+    #[serde(default)]
+    verify: verify::Section,
 }
 
 impl Config {
@@ -139,6 +146,7 @@ impl Config {
             target: target.resolve(environment, path)?,
             tables: Tables::new(&file.tables)?,
             copy: CopyConfig::new(&file.copy)?,
+            verify: VerifyConfig::new(&file.verify)?,
         })
     }
 }
@@ -165,6 +173,16 @@ fn parse_file(text: &str, path: Option<&Path>) -> Result<File> {
 /// can, which is why that isn't shown either.
 fn without_values(message: &str) -> String {
     message.split('"').enumerate().map(|(i, part)| if i % 2 == 0 { part } else { "..." }).collect()
+}
+
+/// A rate in bytes per second: a number, or a text like "20MB".
+fn rate(key: &str, value: &toml::Value) -> Result<u64> {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match text.parse() {
+        Ok(ByteSize(bytes)) if bytes > 0 => Ok(bytes),
+        Ok(_) | Err(_) => Err(Fault::usage(format!("{key}: {text:?} is no rate in bytes per second"))
+            .remedy("write \"20MB\" or 20000000, for example, or leave it out")),
+    }
 }
 
 fn check_name(name: &str) -> Result<()> {
