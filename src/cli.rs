@@ -46,6 +46,8 @@ pub enum Command {
     Run(Run),
     /// Show how the migration is doing
     Status(Status),
+    /// Compare the schemas of the two databases
+    Schema(Schema),
     /// Let a blocked daemon pass one transaction without applying it
     Skip(Skip),
     /// End the migration: remove slot, publication and ledger, and put back what was held back
@@ -94,6 +96,32 @@ pub struct Status {
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
     if seconds.is_finite() && seconds >= 0.0 { Ok(seconds) } else { Err("it must be 0 or more".to_owned()) }
+}
+
+/// `cdc schema`.
+#[derive(Args, Debug)]
+pub struct Schema {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SchemaCommand,
+}
+
+/// What `cdc schema` does.
+#[derive(Debug, Subcommand)]
+pub enum SchemaCommand {
+    /// Show what the target lacks or has differently, and the SQL that mends it; changes nothing
+    Diff(SchemaDiff),
+}
+
+/// `cdc schema diff`.
+#[derive(Args, Debug)]
+pub struct SchemaDiff {
+    /// Only this table of the source, with its partitions; can be given several times
+    #[arg(long = "table", value_name = "SCHEMA.TABLE")]
+    pub tables: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `cdc skip`.

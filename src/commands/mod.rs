@@ -7,6 +7,7 @@ mod exit;
 mod live;
 mod log;
 mod run;
+mod schema;
 mod skip;
 mod status;
 
@@ -14,7 +15,7 @@ pub use exit::Exit;
 
 use std::io::{ErrorKind, Write};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, SchemaCommand};
 use crate::config::Config;
 use crate::connect::Environment;
 use crate::fault::{Fault, Result};
@@ -29,6 +30,9 @@ pub async fn run(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Run(arguments) => run::run(&config()?, &arguments).await,
         Command::Status(arguments) => status::run(&config()?, &arguments).await,
+        Command::Schema(schema) => match schema.command {
+            SchemaCommand::Diff(arguments) => schema::diff(&config()?, &arguments).await,
+        },
         Command::Skip(arguments) => or_no(skip::run(&config()?, &arguments).await),
         Command::Drop(arguments) => or_no(drop::run(&config()?, &arguments).await),
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,

@@ -1,6 +1,6 @@
-//! What is done to the schema of the target.
+//! What is done to the schema of the target, and how it differs from the source's ([`mod@diff`]).
 //!
-//! So far that is one thing: constraints are *held back* while rows are being copied (rules C5 and
+//! So far one thing is done: constraints are *held back* while rows are being copied (rules C5 and
 //! C8). The chunks of a table are copied at different moments, so until the last one is done the target
 //! may hold two rows that never existed together, and a unique index, an exclusion constraint or a
 //! foreign key would refuse the second of them.
@@ -18,10 +18,12 @@
 //! `held_foreign_keys.sql`, from what the catalogs say before anything is dropped, and kept in the
 //! ledger: whoever has only psql can read there what is missing, and run it.
 
+pub mod diff;
 mod hold_back;
 mod locks;
 mod put_back;
 
+pub use diff::{SchemaDiff, diff};
 pub use hold_back::{Held, held, hold_back};
 pub use put_back::{NotPutBack, put_back, statements};
 

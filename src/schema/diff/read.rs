@@ -1,0 +1,151 @@
+//! What the catalogs of one database say of its schema.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_postgres::types::Json;
+
+use super::{Kind, tokens};
+use crate::catalog::TableName;
+use crate::connect::Session;
+use crate::fault::{Fault, Result, Side};
+
+const QUERIES: &[&str] = &[
+    include_str!("../../../sql/catalog/schema_extensions.sql"),
+    include_str!("../../../sql/catalog/schema_types.sql"),
+    include_str!("../../../sql/catalog/schema_sequences.sql"),
+    include_str!("../../../sql/catalog/schema_functions.sql"),
+    include_str!("../../../sql/catalog/schema_tables.sql"),
+    include_str!("../../../sql/catalog/schema_constraints.sql"),
+    include_str!("../../../sql/catalog/schema_views.sql"),
+    include_str!("../../../sql/catalog/schema_triggers.sql"),
+];
+const MEMBERS: &str = include_str!("../../../sql/catalog/schema_members.sql");
+
+/// What an object is and its qualified, quoted name.
+pub(super) type Id = (Kind, String);
+
+/// Everything that is compared, of one database.
+pub(super) type Catalog = BTreeMap<Id, Object>;
+
+/// Something in the schema; `sql/catalog/schema_extensions.sql` says more.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    /// The table or view that it is part of.
+    pub(super) table: Option<TableName>,
+    /// In the order in which they were made.
+    pub(super) oid: u32,
+    /// What is compared.
+    pub(super) facets: BTreeMap<String, String>,
+    /// What makes it; none if it comes with something else.
+    pub(super) make: Option<Vec<String>>,
+    /// What takes it away.
+    pub(super) take: Option<String>,
+}
+
+impl Object {
+    /// A facet, if there is such a one.
+    pub(super) fn facet(&self, name: &str) -> Option<&str> {
+        self.facets.get(name).map(String::as_str)
+    }
+
+    /// What it is like, for people.
+    pub(super) fn describe(&self) -> String {
+        self.facet("definition").map_or_else(
+            || {
+                self.facets
+                    .iter()
+                    .map(|(name, value)| format!("{name}: {value}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            },
+            str::to_owned,
+        )
+    }
+}
+
+/// Reads these schemas.
+pub(super) async fn catalog(session: &Session, side: Side, schemas: &[String]) -> Result<Catalog> {
+    let mut catalog = Catalog::new();
+    for query in QUERIES {
+        let rows = session.query(*query, &[&schemas]).await;
+        for row in rows.map_err(|e| Fault::sql(side, "reading the schema", &e))? {
+            let text: &str = row.get("kind");
+            let kind = Kind::parse(text)
+                .ok_or_else(|| Fault::bug(format!("unknown kind {text:?} in the catalog query")))?;
+            let table: Option<Vec<String>> = row.get("table_name");
+            let Json(facets) = row.get("facets");
+            let mut object = Object {
+                kind,
+                name: row.get("name"),
+                table: table.and_then(|name| Some(TableName::new(name.first()?, name.get(1)?))),
+                oid: row.get("oid"),
+                facets,
+                make: row.get("make"),
+                take: row.get("take"),
+            };
+            if matches!(kind, Kind::View | Kind::MaterializedView) {
+                object
+                    .facets
+                    .entry("definition".to_owned())
+                    .and_modify(|query| *query = tokens::unqualified(query));
+            }
+            catalog.insert((kind, object.name.clone()), object);
+        }
+    }
+    Ok(catalog)
+}
+
+/// The names of constraints and indexes that are held back on the target, as an [`Id`] has them.
+pub(super) async fn held_back(target: &Session, name: &str) -> Result<BTreeSet<String>> {
+    let fault = |e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e);
+    let exists = "SELECT pg_catalog.to_regclass('cdc.held_back') IS NOT NULL";
+    if !target.query_one(exists, &[]).await.map_err(fault)?.get::<_, bool>(0) {
+        return Ok(BTreeSet::new());
+    }
+    let rows = target
+        .query(
+            "SELECT CASE kind WHEN 'index' THEN format('%I.%I', schema_name, object_name)
+                              ELSE format('%I.%I.%I', schema_name, table_name, object_name) END
+               FROM cdc.held_back WHERE name = $1 AND put_back_at IS NULL",
+            &[&name],
+        )
+        .await
+        .map_err(fault)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The source's catalog as it would be if its extensions were in the schemas that they are in on the target:
+/// Supabase has them in one named `extensions`, others in `public`.
+pub(super) async fn relocate(source: &Session, catalog: Catalog, target: &Catalog) -> Result<Catalog> {
+    let (mut names, mut schemas) = (Vec::new(), Vec::new());
+    for (id, extension) in catalog.iter().filter(|(id, _)| id.0 == Kind::Extension) {
+        if let Some(there) = target.get(id).filter(|there| there.facet("schema") != extension.facet("schema"))
+        {
+            names.push(id.1.clone());
+            schemas.extend(there.facet("schema").map(str::to_owned));
+        }
+    }
+    if names.is_empty() {
+        return Ok(catalog);
+    }
+    let rows = source.query(MEMBERS, &[&names, &schemas]).await;
+    let rows = rows.map_err(|e| Fault::sql(Side::Source, "reading what is in the extensions", &e))?;
+    let moved = rows.iter().map(|row| {
+        let name: String = row.get("name");
+        // Each character of an operator is a token.
+        let is_operator = !name.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '"');
+        let key = if is_operator { name.chars().take(1).collect() } else { name };
+        ((row.get("schema"), key), row.get("other_schema"))
+    });
+    let moved: BTreeMap<(String, String), String> = moved.collect();
+    let there = |text: &mut String| *text = tokens::relocate(text, &moved);
+    let relocated = catalog.into_values().map(|mut object| {
+        there(&mut object.name);
+        object.facets.values_mut().chain(object.make.iter_mut().flatten()).for_each(there);
+        object.take.iter_mut().for_each(there);
+        ((object.kind, object.name.clone()), object)
+    });
+    Ok(relocated.collect())
+}

@@ -1,0 +1,274 @@
+//! SQL as the server prints it, cut into tokens: enough to tell names from literals.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    /// A name or a key word.
+    Word,
+    /// A string, also a function's body between dollars.
+    Literal,
+    /// One character of anything else.
+    Mark,
+}
+
+/// A token and where it is.
+#[derive(Clone, Copy, Debug)]
+struct Token<'a> {
+    sort: Sort,
+    text: &'a str,
+    start: usize,
+}
+
+impl Token<'_> {
+    fn is(&self, sort: Sort, text: &str) -> bool {
+        self.sort == sort && self.text == text
+    }
+
+    fn end(&self) -> usize {
+        self.start + self.text.len()
+    }
+
+    /// Neither a name nor a literal: where a query goes on with another clause.
+    fn ends_from(&self) -> bool {
+        let ends = ["WHERE", "GROUP", "HAVING", "WINDOW", "ORDER", "LIMIT", "OFFSET", "FETCH", "FOR"];
+        self.sort == Sort::Word && (ends.contains(&self.text) || self.is_set_operation())
+    }
+
+    fn is_set_operation(&self) -> bool {
+        self.sort == Sort::Word && ["UNION", "EXCEPT", "INTERSECT"].contains(&self.text)
+    }
+
+    fn begins_query(&self) -> bool {
+        self.sort == Sort::Word && ["SELECT", "WITH", "VALUES"].contains(&self.text)
+    }
+}
+
+fn tokens(text: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let mut start = 0;
+    while let Some(first) = text[start..].chars().next() {
+        let rest = &text[start..];
+        let (sort, length) = match first {
+            c if c.is_whitespace() => {
+                start += c.len_utf8();
+                continue;
+            }
+            '"' => (Sort::Word, quoted(rest, '"', false)),
+            '\'' => (Sort::Literal, quoted(rest, '\'', false)),
+            'E' if rest[1..].starts_with('\'') => (Sort::Literal, 1 + quoted(&rest[1..], '\'', true)),
+            '$' => match between_dollars(rest) {
+                Some(length) => (Sort::Literal, length),
+                None => (Sort::Mark, 1),
+            },
+            c if c.is_alphabetic() || c == '_' => {
+                let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+                (Sort::Word, rest.find(|c| !is_part(c)).unwrap_or(rest.len()))
+            }
+            c => (Sort::Mark, c.len_utf8()),
+        };
+        tokens.push(Token { sort, text: &rest[..length], start });
+        start += length;
+    }
+    tokens
+}
+
+/// How long the quoted text at the beginning is; a doubled quote is part of it.
+fn quoted(text: &str, quote: char, has_escapes: bool) -> usize {
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = characters.next() {
+        if has_escapes && c == '\\' {
+            characters.next();
+        } else if c == quote && characters.next_if(|next| next.1 == quote).is_none() {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+/// How long the text between `$tag$` and `$tag$` at the beginning is, with both.
+fn between_dollars(text: &str) -> Option<usize> {
+    let tag = 1 + text[1..].find('$')?;
+    let is_tag = text[1..tag].chars().all(|c| c.is_alphanumeric() || c == '_');
+    let (tag, rest) = text.split_at(tag + 1);
+    let body = rest.find(tag).filter(|_| is_tag)?;
+    Some(tag.len() + body + tag.len())
+}
+
+/// The string literals in a text, as they are written there.
+pub(super) fn literals(text: &str) -> Vec<&str> {
+    tokens(text).into_iter().filter(|token| token.sort == Sort::Literal).map(|token| token.text).collect()
+}
+
+/// The parts of a list that commas separate, but for those between parentheses.
+pub(super) fn parts(list: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0_usize, 0);
+    for token in tokens(list) {
+        if token.sort == Sort::Mark {
+            match token.text {
+                "(" => depth += 1,
+                ")" => depth = depth.saturating_sub(1),
+                "," if depth == 0 => {
+                    parts.push(list[start..token.start].trim());
+                    start = token.end();
+                }
+                _ => {}
+            }
+        }
+    }
+    parts.push(list[start..].trim());
+    parts
+}
+
+/// What a qualified name names, and what that is in: `("public.t", "c")` for `public.t.c`.
+pub(super) fn last_name(name: &str) -> (&str, &str) {
+    let dot = tokens(name).into_iter().rfind(|token| token.is(Sort::Mark, "."));
+    dot.map_or(("", name), |dot| (&name[..dot.start], &name[dot.end()..]))
+}
+
+/// True if a name in the text is qualified with this schema.
+pub(super) fn names_schema(text: &str, schema: &str) -> bool {
+    tokens(text).windows(2).any(|pair| pair[0].is(Sort::Word, schema) && pair[1].is(Sort::Mark, "."))
+}
+
+/// The text with the schemas of some names replaced: of the name, by the schema and the name.
+pub(super) fn relocate(text: &str, moved: &BTreeMap<(String, String), String>) -> String {
+    let tokens = tokens(text);
+    let schemas = tokens.windows(3).filter_map(|three| {
+        let key = (three[0].text.to_owned(), three[2].text.to_owned());
+        let schema = moved.get(&key).filter(|_| three[1].is(Sort::Mark, "."))?;
+        Some((three[0].start..three[0].end(), schema.as_str()))
+    });
+    replaced(text, schemas)
+}
+
+fn replaced<'a>(text: &str, changes: impl Iterator<Item = (Range<usize>, &'a str)>) -> String {
+    let (mut result, mut start) = (String::with_capacity(text.len()), 0);
+    for (range, by) in changes {
+        result.push_str(&text[start..range.start]);
+        result.push_str(by);
+        start = range.end;
+    }
+    result + &text[start..]
+}
+
+/// A view's query without the table's name before its columns, if it is from one table only: servers before
+/// 16 print it and newer ones don't (`get_query_def` in `ruleutils.c`). In subqueries all of them do.
+pub(super) fn unqualified(query: &str) -> String {
+    let tokens = tokens(query);
+    let Some(alias) = only_table(&tokens) else { return query.to_owned() };
+    let mut is_subquery = Vec::new();
+    let mut drops = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let next = |n: usize| tokens.get(at + n);
+        if token.is(Sort::Mark, "(") {
+            is_subquery.push(next(1).is_some_and(Token::begins_query));
+        } else if token.is(Sort::Mark, ")") {
+            is_subquery.pop();
+        } else if token.is(Sort::Word, alias)
+            && !is_subquery.contains(&true)
+            && next(1).is_some_and(|dot| dot.is(Sort::Mark, "."))
+            && next(2).is_some_and(|column| column.sort == Sort::Word)
+            && !(at > 0 && tokens[at - 1].is(Sort::Mark, "."))
+        {
+            drops.push((token.start..token.end() + 1, ""));
+        }
+    }
+    replaced(query, drops.into_iter())
+}
+
+/// The name by which a query's columns are qualified, if it is from one table or subquery only.
+fn only_table<'a>(tokens: &[Token<'a>]) -> Option<&'a str> {
+    let mut depth = 0_usize;
+    let outer: Vec<(usize, &Token<'a>)> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| {
+            if token.is(Sort::Mark, ")") {
+                depth = depth.saturating_sub(1);
+            }
+            let is_outer = depth == 0;
+            if token.is(Sort::Mark, "(") {
+                depth += 1;
+            }
+            is_outer
+        })
+        .collect();
+    if outer.iter().any(|(_, token)| token.is_set_operation()) {
+        return None;
+    }
+    let from = outer.iter().position(|(_, token)| token.is(Sort::Word, "FROM"))? + 1;
+    let items: Vec<_> = outer[from..].iter().take_while(|(_, token)| !token.ends_from()).collect();
+    // A join is in parentheses, as a subquery is.
+    let (first, token) = items.first()?;
+    let is_join = token.is(Sort::Mark, "(") && !tokens.get(first + 1).is_some_and(Token::begins_query);
+    if is_join || items.iter().any(|(_, token)| token.is(Sort::Mark, ",")) {
+        return None;
+    }
+    let named = items.iter().take_while(|(_, token)| !token.is(Sort::Word, "TABLESAMPLE"));
+    named.map(|(_, token)| token).filter(|token| token.sort == Sort::Word).last().map(|token| token.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_lose_the_name_of_the_only_table_and_no_other() {
+        for (before, after) in [
+            (
+                " SELECT t.a,\n    sum(t.b) AS s\n   FROM public.t\n  GROUP BY t.a",
+                " SELECT a,\n    sum(b) AS s\n   FROM public.t\n  GROUP BY a",
+            ),
+            (
+                " SELECT x.a FROM public.t x WHERE (EXISTS ( SELECT FROM public.u WHERE (u.a = x.a)))",
+                " SELECT a FROM public.t x WHERE (EXISTS ( SELECT FROM public.u WHERE (u.a = x.a)))",
+            ),
+            (
+                " SELECT s.a FROM ( SELECT t.a FROM public.t) s",
+                " SELECT a FROM ( SELECT t.a FROM public.t) s",
+            ),
+            (" SELECT EXTRACT(year FROM t.a) FROM public.t", " SELECT EXTRACT(year FROM a) FROM public.t"),
+            (
+                " SELECT \"T\".a, 'T.a', t.a FROM ONLY public.\"T\"",
+                " SELECT a, 'T.a', t.a FROM ONLY public.\"T\"",
+            ),
+            (" SELECT g.g FROM generate_series(1, 2) g(g)", " SELECT g FROM generate_series(1, 2) g(g)"),
+            (" SELECT public.f(public.*) FROM public", " SELECT f(public.*) FROM public"),
+        ] {
+            assert_eq!(unqualified(before), after);
+            assert_eq!(unqualified(after), after);
+        }
+        for same in [
+            " SELECT t.a FROM (public.t JOIN public.u ON ((t.a = u.a)))",
+            " SELECT t.a FROM public.t, public.u",
+            " SELECT t.a FROM public.t UNION SELECT u.a FROM public.u",
+            " SELECT 1",
+        ] {
+            assert_eq!(unqualified(same), same);
+        }
+    }
+
+    #[test]
+    fn the_schema_of_a_moved_name_is_replaced_but_not_in_literals() {
+        let moved = BTreeMap::from([(("extensions".to_owned(), "vector".to_owned()), "public".to_owned())]);
+        assert_eq!(
+            relocate(
+                "x extensions.vector(3), 'extensions.vector', extensions.other, $f$extensions.vector$f$",
+                &moved
+            ),
+            "x public.vector(3), 'extensions.vector', extensions.other, $f$extensions.vector$f$"
+        );
+    }
+
+    #[test]
+    fn names_lists_and_literals_are_taken_apart() {
+        assert_eq!(last_name("public.\"a.b\".\"c\"\"d\""), ("public.\"a.b\"", "\"c\"\"d\""));
+        assert_eq!(parts("a numeric(1, 2), \"b,\" text"), ["a numeric(1, 2)", "\"b,\" text"]);
+        assert_eq!(literals("'it''s', E'a\\'b', 'ü'"), ["'it''s'", "E'a\\'b'", "'ü'"]);
+        assert!(names_schema("REFERENCES auth.users(id)", "auth"));
+        assert!(!names_schema("DEFAULT 'auth.users' , author.x", "auth"));
+    }
+}
