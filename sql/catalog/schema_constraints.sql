@@ -1,5 +1,6 @@
--- The constraints of the tables of the schemas $1, but for those that come with a parent's, and the indexes
--- that are no constraint's; see schema_extensions.sql for the columns. NOT NULL is the column's (schema_tables.sql).
+-- The constraints of the tables of the schemas $1, and the indexes that are no constraint's; see
+-- schema_extensions.sql for the columns. What is part of a parent's comes and goes with that. NOT NULL is the
+-- column's (schema_tables.sql).
 with own as (
   select c.oid, c.relkind, c.relname, n.nspname, format('%I.%I', n.nspname, c.relname) as name
     from pg_catalog.pg_class c
@@ -15,10 +16,8 @@ with own as (
     from own c
     join pg_catalog.pg_constraint k on k.conrelid = c.oid
    where k.contype in ('p', 'u', 'x', 'c', 'f')
-     and k.conparentid = 0
-     and k.conislocal
 ), indexes as (
-  select x.oid, c.oid as relid, format('%I.%I', c.nspname, x.relname) as name, x.relname, i.indisunique, i.indisvalid,
+  select x.oid, c.oid as relid, format('%I.%I', c.nspname, x.relname) as name, x.relname, x.relispartition, i.indisunique, i.indisvalid, i.indisreplident,
          -- A partitioned table's is printed with ONLY, with which it would not be made on the partitions.
          substr(pg_catalog.pg_get_indexdef(x.oid),
                 length(format('CREATE %sINDEX %I ON %s', case when i.indisunique then 'UNIQUE ' else '' end, x.relname,
@@ -26,8 +25,7 @@ with own as (
     from own c
     join pg_catalog.pg_index i on i.indrelid = c.oid
     join pg_catalog.pg_class x on x.oid = i.indexrelid
-   where not x.relispartition
-     and i.indislive
+   where i.indislive
      and not exists (select
                        from pg_catalog.pg_constraint k
                       where k.conindid = x.oid
@@ -46,12 +44,13 @@ select case k.contype
        jsonb_strip_nulls(jsonb_build_object(
          'definition', regexp_replace(k.definition, ' NOT VALID$', ''),
          'valid', case when not k.convalidated and k.is_not_enforced is not true then 'NOT VALID' end)) as facets,
-       array[format('ALTER TABLE %s ADD CONSTRAINT %I %s', c.name, k.conname, k.definition)]
-         || case
-              when ri.indisreplident and c.relkind = 'r' then
-                array[format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', c.name, k.conname)]
-              else '{}'
-            end as make,
+       case
+         when k.conparentid = 0 and k.conislocal then
+           array_remove(array[
+             format('ALTER TABLE %s ADD CONSTRAINT %I %s', c.name, k.conname, k.definition),
+             case when ri.indisreplident then
+               format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', c.name, k.conname) end], null)
+       end as make,
        format('ALTER TABLE %s DROP CONSTRAINT %I', c.name, k.conname) as take
   from own c
   join constraints k on k.conrelid = c.oid
@@ -64,12 +63,13 @@ select case when x.indisunique then 'unique index' else 'index' end,
        jsonb_strip_nulls(jsonb_build_object(
          'definition', concat(case when x.indisunique then 'UNIQUE ' end, 'ON ', x.definition),
          'valid', case when not x.indisvalid then 'INVALID' end)),
-       array[format('CREATE %sINDEX %I ON %s', case when x.indisunique then 'UNIQUE ' else '' end, x.relname, x.definition)]
-         || case
-              when (select i.indisreplident from pg_catalog.pg_index i where i.indexrelid = x.oid) and c.relkind = 'r' then
-                array[format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', c.name, x.relname)]
-              else '{}'
-            end,
+       case
+         when not x.relispartition then
+           array_remove(array[
+             format('CREATE %sINDEX %I ON %s', case when x.indisunique then 'UNIQUE ' else '' end, x.relname, x.definition),
+             case when x.indisreplident then
+               format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', c.name, x.relname) end], null)
+       end,
        format('DROP INDEX %s', x.name)
   from own c
   join indexes x on x.relid = c.oid;

@@ -1,5 +1,5 @@
 -- Something of every kind that `cdc schema diff` compares. It works on PostgreSQL 14.
-DO $$ BEGIN CREATE ROLE reader NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+DO $$ BEGIN CREATE ROLE reader NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
 CREATE EXTENSION citext;
 CREATE SCHEMA "My Shop";
 

@@ -23,7 +23,7 @@ pub(super) fn compare(source: &Catalog, target: &Catalog, scope: &Scope) -> Vec<
         }
     }
     pair_renamed(&mut found);
-    found.sort_by_key(|found| (stage(found.object), found.object.oid, found.object.name.clone()));
+    found.sort_by_key(|found| (stage(found), found.object.oid, found.object.name.clone()));
     found.into_iter().map(|found| found.difference).collect()
 }
 
@@ -77,8 +77,16 @@ fn facets(one: &Object, other: &Object) -> Option<String> {
 /// The names of the facets that are not the same.
 fn differing<'a>(one: &'a Object, other: &'a Object) -> Vec<&'a str> {
     let names: BTreeSet<&str> = one.facets.keys().chain(other.facets.keys()).map(String::as_str).collect();
-    let told =
-        |name: &&str| !matches!(*name, "used" | "names a table") && one.facet(name) != other.facet(name);
+    // The rest of a part is as it is in the whole.
+    let is_whole = one.make.is_some() && other.make.is_some();
+    let told = |name: &&str| {
+        let is_compared = match *name {
+            "used" | "names a table" => false,
+            "default" | "not null" | "fires" => true,
+            _ => is_whole,
+        };
+        is_compared && one.facet(name) != other.facet(name)
+    };
     names.into_iter().filter(told).collect()
 }
 
@@ -207,7 +215,8 @@ fn pair_renamed(found: &mut Vec<Found<'_>>) {
 }
 
 /// When it can be mended: what others need comes first.
-fn stage(object: &Object) -> (u8, bool) {
+fn stage(found: &Found<'_>) -> (u8, bool) {
+    let object = found.object;
     let stage = match object.kind {
         Kind::Schema => 0,
         Kind::Extension => 1,
@@ -215,6 +224,8 @@ fn stage(object: &Object) -> (u8, bool) {
         Kind::Sequence => 3,
         Kind::Function | Kind::Procedure if object.facet("names a table").is_none() => 4,
         Kind::DomainConstraint => 5,
+        // A replica identity can be an index.
+        Kind::Table if found.difference.what == What::Harmless => 13,
         Kind::Table => 6,
         Kind::Column => 7,
         Kind::SequenceOwner => 8,
