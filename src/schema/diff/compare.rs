@@ -23,7 +23,9 @@ pub(super) fn compare(source: &Catalog, target: &Catalog, scope: &Scope) -> Vec<
         }
     }
     pair_renamed(&mut found);
-    found.sort_by_key(|found| (stage(found), found.object.oid, found.object.name.clone()));
+    found.sort_by_key(|found| {
+        (!found.difference.what.counts(), stage(found), found.object.oid, found.object.name.clone())
+    });
     found.into_iter().map(|found| found.difference).collect()
 }
 
