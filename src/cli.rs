@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::catalog::TableName;
 use crate::config::Arguments;
 use crate::lsn::Lsn;
 use crate::observe::Limits;
@@ -48,6 +50,8 @@ pub enum Command {
     Status(Status),
     /// Compare the schemas of the two databases
     Schema(Schema),
+    /// Compare every row of both sides while they are live
+    Verify(Verify),
     /// Let a blocked daemon pass one transaction without applying it
     Skip(Skip),
     /// End the migration: remove slot, publication and ledger, and put back what was held back
@@ -122,6 +126,53 @@ pub struct SchemaDiff {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// `cdc verify`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0 the same, 1 different, 3 something could not be compared, or no daemon is streaming, \
+    64 wrong usage or configuration, 70 a bug in cdc."
+)]
+pub struct Verify {
+    /// Compare this table only; can be given several times
+    #[arg(long, value_name = "SCHEMA.TABLE", value_parser = table)]
+    pub table: Vec<TableName>,
+    /// Compare this percentage of each table's chunks, chosen at random
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub sample: Option<f64>,
+    /// Read no more than this on either side, in bytes a second: 20MB, for example
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub max_rate: Option<ByteSize>,
+    /// Also print the values that differ, shortened
+    #[arg(long)]
+    pub show_values: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn table(text: &str) -> Result<TableName, String> {
+    let parts = text.split_once('.').filter(|(schema, table)| !schema.is_empty() && !table.is_empty());
+    parts
+        .map(|(schema, table)| TableName::new(schema, table))
+        .ok_or_else(|| "write it as schema.table".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if percent > 0.0 && percent <= 100.0 {
+        Ok(percent)
+    } else {
+        Err("it must be above 0, and 100 at most".to_owned())
+    }
+}
+
+fn rate(text: &str) -> Result<ByteSize, String> {
+    match text.parse() {
+        Ok(ByteSize(0)) | Err(_) => Err("write 20MB or 20000000, for example".to_owned()),
+        Ok(rate) => Ok(rate),
+    }
 }
 
 /// `cdc skip`.

@@ -55,7 +55,7 @@
 //! # The floors
 //!
 //! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`] → [`engine`], [`observe`] →
-//! [`replication`], [`route`], [`apply`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`], [`catalog`],
+//! [`replication`], [`route`], [`apply`], [`verify`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`], [`catalog`],
 //! [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
 
 pub mod apply;
@@ -84,3 +84,4 @@ pub mod route;
 pub mod schema;
 pub mod service;
 pub mod shutdown;
+pub mod verify;

@@ -161,3 +161,46 @@ pub const VERIFY_RATE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The shortest time between two of them.
 pub const VERIFY_EVERY_LEAST: Duration = Duration::from_secs(1);
+/// How long the stream may make no progress, and a row's difference be undecided, before a verification gives
+/// up on that.
+pub const VERIFY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a verification waits for a lock that keeps it from reading a table.
+pub const VERIFY_LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a verification looks whether the stream has got to a position.
+pub const VERIFY_POLL: Duration = Duration::from_millis(20);
+
+/// After how long of that it has the source flush its log.
+pub const VERIFY_NUDGE: Duration = Duration::from_millis(300);
+
+/// The most rows of a chunk that are compared one by one when its sums differ, on each side.
+pub const VERIFY_ROWS: i64 = 1_000_000;
+
+/// The most rows of a chunk that are looked at again to tell a difference from a change in flight; also the most
+/// differences of a table that are listed.
+pub const VERIFY_CANDIDATES: usize = 1_000;
+
+/// The most bytes of their keys.
+pub const VERIFY_CANDIDATES_BYTES: usize = 2 * 1024 * 1024;
+
+/// How many of them are looked at when a table's list is full: enough to tell that the chunk differs.
+pub const VERIFY_CANDIDATES_LEAST: usize = 20;
+
+/// How many rows are looked up by their key at a time.
+pub const VERIFY_BATCH: usize = 250;
+
+/// How often the source is asked, one time after the other, for a row that changes all the time.
+pub const VERIFY_SAMPLES: usize = 50;
+
+/// The most differences of all tables together that are listed.
+pub const VERIFY_LISTED: usize = 5_000;
+
+/// The most differing columns of a row that are named.
+pub const VERIFY_COLUMNS: usize = 32;
+
+/// The most differing columns of a row whose values are shown.
+pub const VERIFY_VALUES: usize = 10;
+
+/// The most characters of a value that are looked at for the place where it differs.
+pub const VERIFY_VALUE_CHARS: usize = 64 * 1024;

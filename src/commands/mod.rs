@@ -10,6 +10,7 @@ mod run;
 mod schema;
 mod skip;
 mod status;
+mod verify;
 
 pub use exit::Exit;
 
@@ -33,6 +34,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Schema(schema) => match schema.command {
             SchemaCommand::Diff(arguments) => schema::diff(&config()?, &arguments).await,
         },
+        Command::Verify(arguments) => verify::run(&config()?, &arguments).await,
         Command::Skip(arguments) => or_no(skip::run(&config()?, &arguments).await),
         Command::Drop(arguments) => or_no(drop::run(&config()?, &arguments).await),
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,

@@ -88,7 +88,7 @@ impl Throttle {
     }
 
     /// Returns when this many bytes may pass.
-    async fn pass(&self, bytes: u64) {
+    pub async fn pass(&self, bytes: u64) {
         let Some(rate) = self.bytes_per_second else { return };
         let cost = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate.max(1));
         let paid_at = {

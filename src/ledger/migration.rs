@@ -175,7 +175,7 @@ impl Ledger {
     async fn complete(&self) -> Result<()> {
         // Only then: CREATE ... IF NOT EXISTS wants CREATE on the database even when the schema
         // exists, and says NOTICE for each table.
-        let newest = "SELECT pg_catalog.to_regclass('cdc.skip') IS NOT NULL";
+        let newest = "SELECT pg_catalog.to_regclass('cdc.verification') IS NOT NULL";
         if self.session.query_one(newest, &[]).await.map_err(|e| fault(&e))?.get(0) {
             return Ok(());
         }

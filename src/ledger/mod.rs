@@ -11,6 +11,7 @@ mod missing;
 mod progress;
 mod removal;
 mod skip;
+mod verification;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
 pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table, send_back_sql};
@@ -18,3 +19,4 @@ pub use incident::{Incident, Severity, constraint_part};
 pub use migration::{DaemonState, Ledger, Origin, Phase, fault, lock_key};
 pub use progress::{CopyProgress, TableProgress, TableState};
 pub use skip::{ChangesByTable, Skip, record_skip_sql};
+pub use verification::{DaemonNow, Verification};

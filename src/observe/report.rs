@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use super::copy::summary;
 use super::lag::{Lag, Verdict};
 use super::status::{SlotStatus, Status};
-use crate::ledger::{ChangesByTable, Incident, Skip};
+use crate::ledger::{ChangesByTable, Incident, Skip, Verification};
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,6 +86,9 @@ impl fmt::Display for Status {
                 self.skipped.transactions
             )?;
             writeln!(f, "              the last: {last}")?;
+        }
+        if let Some(verify) = &self.last_verify {
+            writeln!(f, "  verified    {verify}")?;
         }
         for incident in &self.incidents {
             write!(f, "{incident}")?;
@@ -179,6 +182,24 @@ impl fmt::Display for Skip {
             write!(f, " at {at}, dropped {}", changes(self.dropped.as_ref()))?;
         }
         write!(f, "; asked by {} ({}@{}): {}", self.role, self.os_user, self.host, self.reason)
+    }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = match self.outcome.as_str() {
+            "same" => "the same",
+            "different" => "DIFFERENT",
+            _ => "NOT COMPARED",
+        };
+        write!(f, "{}: {outcome}: tables {}, rows {}", self.finished_at, self.tables, self.rows)?;
+        if self.differences > 0 {
+            write!(f, ", differences {}", self.differences)?;
+        }
+        match self.not_compared {
+            0 => Ok(()),
+            tables => write!(f, ", tables that could not be compared: {tables}"),
+        }
     }
 }
 
