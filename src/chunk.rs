@@ -158,6 +158,15 @@ pub enum KeyValue {
 }
 
 impl KeyValue {
+    /// Its type.
+    #[must_use]
+    pub fn key_type(self) -> KeyType {
+        match self {
+            Self::Integer(_) => KeyType::Integer,
+            Self::Uuid(_) => KeyType::Uuid,
+        }
+    }
+
     /// As SQL, with its type: an index on the column can be used whatever width it has.
     #[must_use]
     pub fn to_sql(self) -> String {
@@ -234,14 +243,7 @@ impl KeyRange {
     #[must_use]
     pub fn key_types(&self) -> Option<Vec<KeyType>> {
         let key = self.lower.as_ref().or(self.upper.as_ref())?;
-        Some(
-            key.iter()
-                .map(|value| match value {
-                    KeyValue::Integer(_) => KeyType::Integer,
-                    KeyValue::Uuid(_) => KeyType::Uuid,
-                })
-                .collect(),
-        )
+        Some(key.iter().map(|value| value.key_type()).collect())
     }
 
     /// As a condition on these columns, which a row comparison lets use their index; `None` if every

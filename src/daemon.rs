@@ -43,6 +43,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
         last: None,
         unrecorded: None,
         large_rows: LargeRows::default(),
+        repairs: Vec::new(),
     };
     while !shutdown.is_requested() {
         let started = tokio::select! {
@@ -54,7 +55,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
             Ok((mut engine, ledger)) => {
                 let since = Instant::now();
                 let shown = tokio::spawn(show_copy(ledger.clone(), screen.clone()));
-                let skips = engine.skips().to_vec();
+                let (skips, repairs) = (engine.skips().to_vec(), daemon.repairs.clone());
                 let told = tell_service(config.clone(), ledger.clone(), engine.source(), service.clone());
                 let told = tokio::spawn(told);
                 let ended = engine.run(&mut shutdown, &turning).await;
@@ -83,6 +84,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                             () = shutdown.requested() => {}
                             () = turning.during(pause) => {}
                             () = asked_to_skip(&ledger, &skips) => {}
+                            () = asked_to_repair(&ledger, &repairs) => {}
                         }
                     }
                 }
@@ -93,9 +95,17 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
             }
             Err(fault) => {
                 let pause = turning.during(daemon.report(fault)).await;
+                let ledger = daemon.guard.as_ref().map(|guard| guard.ledger.clone());
+                let asked = async {
+                    match &ledger {
+                        Some(ledger) => asked_to_repair(ledger, &daemon.repairs).await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     () = shutdown.requested() => {}
                     () = turning.during(tokio::time::sleep(pause)) => {}
+                    () = asked => {}
                 }
             }
         }
@@ -119,6 +129,8 @@ struct Daemon<'a> {
     /// A fault that could not be written into the ledger when it happened.
     unrecorded: Option<(Severity, Fault)>,
     large_rows: LargeRows,
+    /// The repairs that were asked for when it started last: a start takes up what it can.
+    repairs: Vec<i64>,
 }
 
 /// The session to the target that holds the lock which makes this the only daemon of its migration.
@@ -143,6 +155,7 @@ impl Daemon<'_> {
     async fn start(&mut self) -> Result<(Engine, Ledger)> {
         let (session, ledger) = self.lock().await?;
         self.say(DaemonState::Starting, None).await;
+        self.repairs = repairs_to_begin(&ledger).await?;
         let prepared = engine::prepare(self.config, &session, &ledger).await?;
         if let Some((severity, fault)) = self.unrecorded.take() {
             ledger.record_incident(severity, &fault).await?;
@@ -340,6 +353,20 @@ async fn asked_to_skip(ledger: &Ledger, known: &[Lsn]) {
     while answered(ledger.skips_to_come()).await.is_none_or(is_known) {
         tokio::time::sleep(limits::CLOCK_INTERVAL).await;
     }
+}
+
+/// Returns when something else than this is to be copied again.
+async fn asked_to_repair(ledger: &Ledger, known: &[i64]) {
+    let is_known = |repairs: Vec<i64>| repairs.iter().all(|id| known.contains(id));
+    while answered(repairs_to_begin(ledger)).await.is_none_or(is_known) {
+        tokio::time::sleep(limits::CLOCK_INTERVAL).await;
+    }
+}
+
+/// The numbers of the repairs that nobody has begun.
+async fn repairs_to_begin(ledger: &Ledger) -> Result<Vec<i64>> {
+    let open = ledger.open_repairs().await?;
+    Ok(open.into_iter().filter(|repair| repair.begun_at.is_none()).map(|repair| repair.id).collect())
 }
 
 async fn answers(session: &Session) -> bool {

@@ -46,6 +46,10 @@ pub enum Reaction {
     Bug,
 }
 
+/// What to do when the position in the source's log is lost.
+pub const COPY_ALL_AGAIN: &str = "cdc repair --all, which copies everything again from a new slot on, over the rows that \
+     are there";
+
 /// A failure, told for a person.
 #[derive(Debug)]
 pub struct Fault(Box<Inner>);
@@ -231,6 +235,12 @@ impl Fault {
                 ) || matches!(&code.code()[..2], "08" | "53" | "57"))
         };
         self.0.unreachable || self.0.sqlstate.as_ref().is_some_and(known)
+    }
+
+    /// True if a row is in the way of another one: of a unique or an exclusion constraint.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.0.sqlstate.as_ref().is_some_and(|code| matches!(code.code(), "23505" | "23P01"))
     }
 
     /// True for what a server says of a row that it can't print: a limit of its own (54000), an allocation

@@ -142,6 +142,9 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a table's copy rests after a failure that passes by itself; longer if that comes again.
 pub const COPY_PAUSE: Duration = Duration::from_secs(2);
 
+/// How often the ledger is asked whether something is to be copied again.
+pub const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often a loop that waits for something comes round all the same.
 pub const TURN: Duration = Duration::from_secs(1);
 

@@ -183,7 +183,7 @@ async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
         lost["incidents"][0]["message"].as_str().unwrap().contains("the replication slot cdc_lost is lost"),
         "{lost:#}"
     );
-    assert!(lost["incidents"][0]["remedy"].as_str().unwrap().contains("copied again"), "{lost:#}");
+    assert!(lost["incidents"][0]["remedy"].as_str().unwrap().contains("cdc repair --all"), "{lost:#}");
     assert_eq!(pair.status_text(&["--incidents"]).0, 2);
     assert!(daemon.terminate().await.success());
     pair.refuses(2, &["the replication slot cdc_lost is lost", "max_slot_wal_keep_size"]).await;

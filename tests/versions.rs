@@ -38,7 +38,7 @@ async fn a_change_made_while_its_publication_was_missing_blocks_and_nothing_is_s
             && status["incidents"].as_array().unwrap().iter().any(|i| {
                 i["resolved_at"].is_null()
                     && i["message"].as_str().unwrap().contains(told)
-                    && i["remedy"].as_str().unwrap().contains("start the migration anew")
+                    && i["remedy"].as_str().unwrap().contains("cdc repair --all")
             })
     };
     pair.status_is("blocked by the stream", blocked).await;

@@ -63,10 +63,14 @@ fn wrong_rows(change: &Change, rows: u64) -> Fault {
         .remedy(
             "look for a rule on the target's table and disable it; the stream goes on by itself within 30 s",
         ),
-        (_, 0) => Fault::person(format!("the row that the source's {what} changed is not there")).remedy(
-            "something else has changed the target. Put the row there as it was on the source before this \
-             transaction; the stream goes on by itself within 30 s",
-        ),
+        (_, 0) => {
+            let (table, _) = describe(change).unwrap_or_default();
+            Fault::person(format!("the row that the source's {what} changed is not there")).remedy(format!(
+                "something else has changed the target. Put the row there as it was on the source before this \
+                 transaction, or have the table copied again: cdc repair --table {table}; the stream goes on by itself \
+                 within 30 s"
+            ))
+        }
         _ => Fault::person(format!("the source's {what} changed one row, here it would be {rows}")).remedy(
             "the target's table has duplicates of a key: delete the superfluous rows and create the key's \
              unique index there; the stream goes on by itself within 30 s",

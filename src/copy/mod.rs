@@ -8,11 +8,13 @@
 //! A reader knows nothing of the stream. It offers the snapshot that it has taken to the engine, which
 //! accepts it or has it take another one; what that is about is said in [`crate::route`].
 
+mod again;
 mod partitions;
 mod pipe;
 mod plan;
 mod planner;
 mod reader;
+mod repair;
 pub mod statements;
 mod table;
 mod who;
@@ -20,7 +22,8 @@ mod who;
 pub use pipe::Throttle;
 pub use plan::plan;
 pub use planner::{
-    Planned, PlannedTable, Planner, PlannerSettings, current_snapshot, existing_rows, fence, snapshot,
+    CopiedAgain, Look, Planned, PlannedTable, Planner, PlannerSettings, current_snapshot, existing_rows,
+    fence, snapshot,
 };
 pub use reader::{Answer, Copied, Job, Offered, Reader, Readers};
 pub use table::TableCopy;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::Client;
 
 use super::partitions::refuse_meeting;
@@ -20,14 +20,34 @@ use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{CopiedTable, Ledger, record_table};
 use crate::limits;
+use crate::lsn::Lsn;
 use crate::schema;
 
 /// What has become of a table that is published.
 pub enum Planned {
     /// It can be copied.
     Ready(Box<PlannedTable>),
+    /// Parts of it are copied again.
+    Again(Box<CopiedAgain>),
     /// It is not published any more.
     Gone(u32),
+}
+
+/// A table of which parts are copied again.
+pub struct CopiedAgain {
+    /// How it is read and written.
+    pub copy: TableCopy,
+    /// Its chunks; those that are not to be copied again with their snapshot and its position.
+    pub chunks: Vec<(KeyRange, Option<(Snapshot, Lsn)>)>,
+}
+
+/// A table that is to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Its oid on the source.
+    pub relation: u32,
+    /// What could refuse two of its rows that never existed together is to be held back.
+    pub holds_back: bool,
 }
 
 /// A table that can be copied.
@@ -51,6 +71,8 @@ pub struct PlannerSettings {
     pub publications: Vec<String>,
     /// What to do with rows that are there already.
     pub existing_rows: ExistingRows,
+    /// Everything is copied again: rows that are there stay until their chunk takes their place.
+    pub starts_over: bool,
     /// About how many bytes a chunk has.
     pub chunk_bytes: u64,
 }
@@ -69,7 +91,7 @@ pub struct Planner {
 
 /// A table that waits to be taken in.
 struct Waiting {
-    relation: u32,
+    look: Look,
     /// What was read of it; read again after a failure.
     table: Option<PublishedTable>,
     not_before: Instant,
@@ -77,34 +99,55 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(relation: u32, table: Option<PublishedTable>) -> Self {
-        Self { relation, table, not_before: Instant::now(), has_failed: false }
+    fn new(look: Look, table: Option<PublishedTable>) -> Self {
+        Self { look, table, not_before: Instant::now(), has_failed: false }
     }
 }
 
 impl Planner {
-    /// Takes in these tables, and each that comes through `newcomers`, until nobody listens any more.
+    /// Takes in these tables, each that comes through `looks`, and what is asked to be copied again, until
+    /// nobody listens any more.
     pub async fn run(
         self,
         tables: Vec<PublishedTable>,
-        mut newcomers: mpsc::UnboundedReceiver<u32>,
+        looks: mpsc::UnboundedReceiver<Look>,
         planned: mpsc::Sender<Result<Planned>>,
     ) {
+        if let Err(fault) = self.run_until_fault(tables, looks, &planned).await {
+            // The engine ends with it.
+            let _ = planned.send(Err(fault)).await;
+        }
+    }
+
+    async fn run_until_fault(
+        &self,
+        tables: Vec<PublishedTable>,
+        mut looks: mpsc::UnboundedReceiver<Look>,
+        planned: &mpsc::Sender<Result<Planned>>,
+    ) -> Result<()> {
+        let look = |table: &PublishedTable| Look { relation: table.oid, holds_back: false };
         let mut waiting: VecDeque<Waiting> =
-            tables.into_iter().map(|table| Waiting::new(table.oid, Some(table))).collect();
+            tables.into_iter().map(|table| Waiting::new(look(&table), Some(table))).collect();
+        let mut repairs = tokio::time::interval(limits::REPAIR_INTERVAL);
+        repairs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let Some(next) = next(&mut waiting, &mut newcomers).await else { return };
-            match self.take_in(Box::new(next)).await {
-                Ok(Outcome::Planned(table)) => {
-                    if planned.send(Ok(table)).await.is_err() {
-                        return;
+            let found = tokio::select! {
+                biased;
+                _ = repairs.tick() => self.take_up_repairs().await?,
+                next = next(&mut waiting, &mut looks) => {
+                    let Some(next) = next else { return Ok(()) };
+                    match self.take_in(Box::new(next)).await? {
+                        Outcome::Planned(table) => vec![table],
+                        Outcome::Again(again) => {
+                            waiting.push_back(*again);
+                            Vec::new()
+                        }
                     }
                 }
-                Ok(Outcome::Again(again)) => waiting.push_back(*again),
-                Err(fault) => {
-                    // The engine ends with it.
-                    let _ = planned.send(Err(fault)).await;
-                    return;
+            };
+            for table in found {
+                if planned.send(Ok(table)).await.is_err() {
+                    return Ok(());
                 }
             }
         }
@@ -116,16 +159,16 @@ impl Planner {
             Some(table) => table,
             None => {
                 let all = published(&self.source, &self.settings.publications).await?;
-                match all.into_iter().find(|table| table.oid == waiting.relation) {
+                match all.into_iter().find(|table| table.oid == waiting.look.relation) {
                     Some(table) => table,
                     None => {
-                        self.ledger.forget_table(waiting.relation).await?;
-                        return Ok(Outcome::Planned(Planned::Gone(waiting.relation)));
+                        self.ledger.forget_table(waiting.look.relation).await?;
+                        return Ok(Outcome::Planned(Planned::Gone(waiting.look.relation)));
                     }
                 }
             }
         };
-        match self.plan(&table).await {
+        match self.plan(&table, waiting.look.holds_back).await {
             Ok(planned) => {
                 self.ledger.resolve_failing(&table.name, "plan").await?;
                 Ok(Outcome::Planned(Planned::Ready(Box::new(planned))))
@@ -153,14 +196,17 @@ impl Planner {
         }
     }
 
-    async fn plan(&self, table: &PublishedTable) -> Result<PlannedTable> {
+    async fn plan(&self, table: &PublishedTable, holds_back: bool) -> Result<PlannedTable> {
         let fence = fence(&self.source).await?;
         let (target, through_root) = destination(&self.target, &table.name, table.root.as_ref()).await?;
         let publications = &self.settings.publications;
         refuse_meeting(&self.source, &self.target, publications, table, &target, through_root).await?;
         let copy = TableCopy::new(table.clone(), &target, through_root);
-        let ranges = self.ledger.ranges(table.oid).await?;
-        if !ranges.is_empty() {
+        if let Some((_, chunks)) = self.ledger.copied_table(table.oid).await? {
+            if holds_back {
+                schema::hold_back_now(&self.target, &self.settings.name, &copy.target, &table.key).await?;
+            }
+            let ranges = chunks.into_iter().map(|chunk| chunk.range).collect();
             return Ok(PlannedTable { copy, ranges, fence });
         }
         let is_one_chunk = through_root || !target.has_ranges_of(&copy.chunk_key());
@@ -181,7 +227,8 @@ impl Planner {
         let key = if ranges.len() == 1 && copy.owns_target { &[][..] } else { &table.key };
         schema::hold_back(&*self.target, &self.settings.name, &copy.target, key).await?;
         let target = std::slice::from_ref(&copy.target);
-        if copy.owns_target && !rows_exist(&self.target, target).await?.is_empty() {
+        let are_replaced = self.settings.starts_over || !copy.owns_target;
+        if !are_replaced && !rows_exist(&self.target, target).await?.is_empty() {
             if self.settings.existing_rows == ExistingRows::Refuse {
                 return Err(existing_rows(target));
             }
@@ -191,16 +238,21 @@ impl Planner {
                 self.target.batch_execute(&delete).await.map_err(sql("removing rows without a key"))?;
             }
         }
-        let recorded = CopiedTable {
-            relation: table.oid,
-            name: table.name.clone(),
-            membership: table.membership.clone(),
-            key_columns: table.chunk_columns().to_vec(),
-            rows_planned: table.rows.unwrap_or(0),
-            bytes_planned: i64::try_from(table.bytes).unwrap_or(i64::MAX),
-        };
-        record_table(&self.target, &self.settings.name, self.settings.epoch, &recorded, ranges).await?;
+        record_table(&self.target, &self.settings.name, self.settings.epoch, &recorded(table), ranges)
+            .await?;
         self.target.batch_execute("COMMIT").await.map_err(sql("taking a table into the stream"))
+    }
+}
+
+/// A table as the ledger has it.
+pub(super) fn recorded(table: &PublishedTable) -> CopiedTable {
+    CopiedTable {
+        relation: table.oid,
+        name: table.name.clone(),
+        membership: table.membership.clone(),
+        key_columns: table.chunk_columns().to_vec(),
+        rows_planned: table.rows.unwrap_or(0),
+        bytes_planned: i64::try_from(table.bytes).unwrap_or(i64::MAX),
     }
 }
 
@@ -266,13 +318,10 @@ enum Outcome {
 }
 
 /// The next table whose time has come; `None` when nobody can name any more.
-async fn next(
-    waiting: &mut VecDeque<Waiting>,
-    newcomers: &mut mpsc::UnboundedReceiver<u32>,
-) -> Option<Waiting> {
+async fn next(waiting: &mut VecDeque<Waiting>, looks: &mut mpsc::UnboundedReceiver<Look>) -> Option<Waiting> {
     loop {
-        while let Ok(relation) = newcomers.try_recv() {
-            waiting.push_back(Waiting::new(relation, None));
+        while let Ok(look) = looks.try_recv() {
+            waiting.push_back(Waiting::new(look, None));
         }
         let now = Instant::now();
         if let Some(place) = waiting.iter().position(|table| table.not_before <= now) {
@@ -281,7 +330,7 @@ async fn next(
         let soonest = waiting.iter().map(|table| table.not_before).min();
         let pause = soonest.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(now));
         tokio::select! {
-            newcomer = newcomers.recv() => waiting.push_back(Waiting::new(newcomer?, None)),
+            look = looks.recv() => waiting.push_back(Waiting::new(look?, None)),
             () = tokio::time::sleep(pause) => {}
         }
     }

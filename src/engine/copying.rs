@@ -20,8 +20,9 @@ use super::monitor::{Tick, answered};
 use super::task::Task;
 use crate::apply::Change;
 use crate::catalog::{Published, PublishedTable, TableName};
+use crate::chunk::{KeyRange, Xid};
 use crate::connect::{ConnInfo, Session};
-use crate::copy::{Answer, Offered, Planned, PlannedTable, Planner};
+use crate::copy::{Answer, CopiedAgain, Look, Offered, Planned, PlannedTable, Planner};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Ledger, Phase, Severity, constraint_part};
 use crate::limits;
@@ -43,6 +44,9 @@ pub(super) enum Event {
 
 /// A fault that isn't known to pass is a person's after a table has failed this often in a row.
 const TIMES_UNTIL_FAILING: u32 = 5;
+
+/// Constraints that refuse rows of a chunk this often in a row are held back.
+const TIMES_UNTIL_HELD_BACK: u32 = 3;
 
 /// What the copy begins with.
 pub(super) struct Begin {
@@ -67,7 +71,7 @@ pub(super) struct Copying {
     jobs: Jobs,
     offers: mpsc::Receiver<Offered>,
     planned: mpsc::Receiver<Result<Planned>>,
-    newcomers: mpsc::UnboundedSender<u32>,
+    looks: mpsc::UnboundedSender<Look>,
     _planner: Task<()>,
     ledger: Ledger,
     name: String,
@@ -104,8 +108,8 @@ enum End {
 impl Copying {
     pub(super) fn new(begin: Begin, checkpoint: Lsn, in_the_way: watch::Sender<Option<String>>) -> Self {
         let (planned_out, planned) = mpsc::channel(1);
-        let (newcomers, newcomers_in) = mpsc::unbounded_channel();
-        let planner = begin.planner.run(begin.tables, newcomers_in, planned_out);
+        let (looks, looks_in) = mpsc::unbounded_channel();
+        let planner = begin.planner.run(begin.tables, looks_in, planned_out);
         let is_complete = begin.is_complete && begin.router.is_consistent();
         let end = if is_complete { End::Reached } else { End::NotYet };
         Self {
@@ -113,7 +117,7 @@ impl Copying {
             jobs: begin.jobs,
             offers: begin.offers,
             planned,
-            newcomers,
+            looks,
             _planner: Task::spawn(planner),
             ledger: begin.ledger,
             name: begin.name,
@@ -193,7 +197,11 @@ impl Copying {
     }
 
     fn plan(&self, relation: u32) -> Result<()> {
-        self.newcomers.send(relation).map_err(|_| Fault::bug("the planner's task has ended"))
+        self.look(Look { relation, holds_back: false })
+    }
+
+    fn look(&self, look: Look) -> Result<()> {
+        self.looks.send(look).map_err(|_| Fault::bug("the planner's task has ended"))
     }
 
     /// Everything below this is durable on the target.
@@ -248,6 +256,7 @@ impl Copying {
             Event::Planned(planned) => {
                 match planned? {
                     Planned::Ready(table) => self.ready(*table),
+                    Planned::Again(table) => return self.again(*table).await,
                     Planned::Gone(relation) => {
                         tracing::warn!(
                             relation,
@@ -313,6 +322,20 @@ impl Copying {
         self.jobs.add(table.copy, table.ranges, pending);
     }
 
+    /// Some chunks of a table that was over are copied again.
+    async fn again(&mut self, table: CopiedAgain) -> Result<()> {
+        let relation = table.copy.source.oid;
+        let ranges = table.chunks.iter().map(|(range, _)| range.clone()).collect();
+        // What is routed is known, and what an earlier life had routed ended before the router's own fence.
+        let chunks = CopyTable::new(Xid::new(0), table.copy.chunk_key(), table.chunks, self.checkpoint);
+        self.router.copy_again(relation, chunks, self.checkpoint);
+        let pending = self.router.pending(relation);
+        self.jobs.add(table.copy, ranges, pending);
+        self.end = End::NotYet;
+        self.is_told = false;
+        self.tell().await
+    }
+
     async fn finished(&mut self, finished: Finished) -> Result<()> {
         let Finished { job, outcome, .. } = finished;
         let table = &job.table.source;
@@ -333,11 +356,24 @@ impl Copying {
                 let failures = self.failures.entry(table.oid).or_default();
                 *failures += 1;
                 let times = *failures;
+                // One chunk has only rows that existed together. With more, constraints that were put back when
+                // all were over can be in the way: of rows that move while they are copied again, and of rows
+                // that somebody has changed there.
+                let is_conflict =
+                    fault.is_conflict() && job.chunks.iter().any(|(_, range)| *range != KeyRange::ALL);
+                let fault = match is_conflict && times < TIMES_UNTIL_FAILING {
+                    true => fault.reacting(Reaction::Retry).remedy(
+                        "nothing: it is copied again with a newer snapshot, and if that doesn't help, without the \
+                         constraint, which is put back when the rows are there",
+                    ),
+                    false => fault,
+                };
                 self.jobs.rest(&job, &fault, times);
                 self.report(table, times, &fault).await?;
                 // The table may look otherwise by now.
                 self.jobs.forget(table.oid);
-                self.plan(table.oid)
+                let holds_back = is_conflict && times >= TIMES_UNTIL_HELD_BACK;
+                self.look(Look { relation: table.oid, holds_back })
             }
         }
     }
@@ -355,6 +391,29 @@ impl Copying {
         tracing::error!("the table is not copied: {fault}");
         self.well.remove(&table.oid);
         answered(Side::Target, ledger.record_failing(&table.name, "copy", fault)).await
+    }
+
+    /// The stream has met a constraint. While chunks of the table are copied again, that can be one that two
+    /// rows violate which never existed together: it is held back then, and the stream begins anew.
+    pub(super) async fn without_conflict(&mut self, fault: Fault) -> Result<Fault> {
+        if !fault.is_conflict() {
+            return Ok(fault);
+        }
+        let session = Session::open(&self.target, Side::Target, &format!("cdc_{} schema", self.name)).await?;
+        for table in self.jobs.tables_in_chunks(&self.router) {
+            let held = schema::hold_back_now(&session, &self.name, &table.target, &table.source.key).await?;
+            if !held.is_empty() {
+                let names: Vec<&str> = held.iter().map(|held| held.object.as_str()).collect();
+                return Ok(Fault::retry(format!(
+                    "rows of the table are copied again, and meanwhile two may be there that never existed together: \
+                     held back until they are copied: {}",
+                    names.join(", ")
+                ))
+                .on(Side::Target)
+                .table(table.target.to_string()));
+            }
+        }
+        Ok(fault)
     }
 
     /// Ends all readers where they are. Without the stream no chunk can come to its end.

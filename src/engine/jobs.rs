@@ -71,6 +71,13 @@ impl Jobs {
         self.tables.insert(copy.source.oid, Table { copy: Arc::new(copy), ranges });
     }
 
+    /// The tables that are copied in more than one chunk, and of which not everything is over.
+    pub(super) fn tables_in_chunks(&self, router: &Router) -> Vec<Arc<TableCopy>> {
+        let is_meant =
+            |(relation, table): &(&u32, &Table)| table.ranges.len() > 1 && router.is_copied(**relation);
+        self.tables.iter().filter(is_meant).map(|(_, table)| Arc::clone(&table.copy)).collect()
+    }
+
     /// How the table is read and written isn't known any more.
     pub(super) fn forget(&mut self, relation: u32) {
         self.queue.retain(|chunk| chunk.relation != relation);

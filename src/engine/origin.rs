@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::catalog::TableName;
 use crate::connect::Session;
-use crate::fault::{Fault, Reaction, Result, Side};
+use crate::fault::{COPY_ALL_AGAIN, Fault, Reaction, Result, Side};
 use crate::ledger::{self, Checkpoint, Ledger, Origin};
 use crate::limits;
 use crate::replication::{Slot, SystemIdentity};
@@ -22,7 +22,9 @@ pub(super) fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
                              (name in the configuration)";
     if recorded.system_id != found.system_id {
         let (was, is) = (recorded.system_id.to_string(), found.system_id.to_string());
-        return differs("server (system identifier)", &was, &is, connect_elsewhere);
+        let remedy =
+            format!("{connect_elsewhere}. If it is that source, restored from a backup: {COPY_ALL_AGAIN}");
+        return differs("server (system identifier)", &was, &is, &remedy);
     }
     if recorded.database != found.database {
         return differs("database", &recorded.database, &found.database, connect_elsewhere);
@@ -36,8 +38,10 @@ pub(super) fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
             "timeline",
             &was,
             &is,
-            "the source was restored from a backup or failed over to a standby: positions of before mean nothing now, \
-             and transactions may be missing there. The rows have to be copied again: start the migration anew",
+            &format!(
+                "the source was restored from a backup or failed over to a standby: positions of before mean nothing \
+                 now, and transactions may be missing there. The rows have to be copied again: {COPY_ALL_AGAIN}"
+            ),
         );
     }
     Ok(())
@@ -60,9 +64,9 @@ pub(super) async fn check_slot(
     identity: &SystemIdentity,
 ) -> Result<()> {
     let again = |what: String| {
-        Err(Fault::new(Reaction::CopyAgain, what).on(Side::Source).remedy(
-            "changes are missing that can't be had any more: remove the slot and start the migration anew",
-        ))
+        Err(Fault::new(Reaction::CopyAgain, what)
+            .on(Side::Source)
+            .remedy(format!("changes are missing that can't be had any more: {COPY_ALL_AGAIN}")))
     };
     let Some(slot) = Slot::find(source, &origin.slot).await? else {
         return again(format!(

@@ -22,7 +22,7 @@ use crate::config::{Config, ExistingRows};
 use crate::connect::Session;
 use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Origin};
+use crate::ledger::{DaemonState, Ledger, Origin, Repair};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -99,9 +99,13 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     apply.become_replica().await?;
     ledger.refuse_missing_rows().await?;
     let known = ledger.next_epoch().await?;
-    let recorded = if known.is_some() { ledger.origin().await? } else { None };
-    if let Some(recorded) = &recorded {
-        compare_origin(recorded, &origin)?;
+    let mut recorded = if known.is_some() { ledger.origin().await? } else { None };
+    if let Some(before) = &recorded {
+        if start_over_if_asked(config, &source, ledger, before, &origin).await? {
+            recorded = Some(origin.clone());
+        } else {
+            compare_origin(before, &origin)?;
+        }
     }
     let checkpoint = if known.is_some() { ledger.checkpoint().await? } else { None };
     let (publications, start) = match checkpoint {
@@ -155,6 +159,8 @@ async fn copy(
     // After the stream has begun: what runs now, or has been in an earlier stream, must have ended in
     // each snapshot that is accepted.
     let fence = fence(source).await?;
+    let planner = planner(config, ledger, epoch, publications).await?;
+    planner.take_up_all_repairs().await?;
     let mut router = Router::new(fence, current_snapshot(source).await?);
     let published = published(source, publications).await?;
     for (table, chunks) in ledger.copied_tables().await? {
@@ -178,29 +184,11 @@ async fn copy(
     });
     // The large ones take longest, so they go first.
     tables.sort_by_key(|table| std::cmp::Reverse(table.bytes));
-    let application = application(config, "copy");
-    let target = Session::open(&config.target, Side::Target, &application).await?;
-    target.become_replica().await?;
-    let readers_rate = config.copy.max_rate_bytes.map(|rate| rate / config.copy.readers as u64);
-    let chunk_bytes =
-        readers_rate.unwrap_or(limits::CHUNK_BYTES).clamp(limits::CHUNK_BYTES_LEAST, limits::CHUNK_BYTES);
-    let planner = Planner {
-        source: Session::open(&config.source, Side::Source, &application).await?,
-        target,
-        ledger: ledger.clone(),
-        settings: PlannerSettings {
-            name: config.name.clone(),
-            epoch,
-            publications: publications.to_vec(),
-            existing_rows: config.tables.existing_rows,
-            chunk_bytes,
-        },
-    };
     let (offers_out, offers) = mpsc::channel(1);
     let readers = Readers {
         source: config.source.clone(),
         target: config.target.clone(),
-        application,
+        application: application(config, "copy"),
         name: config.name.clone(),
         epoch,
         throttle: Throttle::new(config.copy.max_rate_bytes),
@@ -217,6 +205,29 @@ async fn copy(
         name: config.name.clone(),
         target: config.target.clone(),
         is_complete: ledger.copy_is_complete().await?,
+    })
+}
+
+/// Who takes tables into the stream.
+async fn planner(config: &Config, ledger: &Ledger, epoch: i64, publications: &[String]) -> Result<Planner> {
+    let application = application(config, "copy");
+    let target = Session::open(&config.target, Side::Target, &application).await?;
+    target.become_replica().await?;
+    let readers_rate = config.copy.max_rate_bytes.map(|rate| rate / config.copy.readers as u64);
+    let chunk_bytes =
+        readers_rate.unwrap_or(limits::CHUNK_BYTES).clamp(limits::CHUNK_BYTES_LEAST, limits::CHUNK_BYTES);
+    Ok(Planner {
+        source: Session::open(&config.source, Side::Source, &application).await?,
+        target,
+        ledger: ledger.clone(),
+        settings: PlannerSettings {
+            name: config.name.clone(),
+            epoch,
+            publications: publications.to_vec(),
+            existing_rows: config.tables.existing_rows,
+            starts_over: ledger.is_starting_over().await?,
+            chunk_bytes,
+        },
     })
 }
 
@@ -303,22 +314,17 @@ async fn begin(
     }
     let mut slot = Slot::find(source, &origin.slot).await?;
     if slot.is_some() && !was_recorded {
-        return Err(Fault::person(format!(
-            "there is a replication slot {} already, which this migration's ledger knows nothing of",
-            origin.slot
-        ))
-        .on(Side::Source)
-        .remedy(format!(
-            "if the ledger (schema cdc on the target) was lost, put it back: the slot holds what it needs. If nothing \
-             else uses the slot: SELECT pg_drop_replication_slot('{}'); otherwise give this migration another name",
-            origin.slot
-        )));
+        return Err(unknown_slot(&origin.slot));
     }
     wanted.narrow(source, ledger).await?;
     wanted.check(target).await?;
     let targets = wanted.targets(target).await?;
     refuse_shared(target, &targets, ledger, &config.name).await?;
-    let tables_with_rows = rows_exist(target, &targets).await?;
+    let starts_over = ledger.is_starting_over().await?;
+    let tables_with_rows = match starts_over {
+        true => Vec::new(),
+        false => rows_exist(target, &targets).await?,
+    };
     if config.tables.existing_rows == ExistingRows::Refuse && !tables_with_rows.is_empty() {
         return Err(existing_rows(&tables_with_rows));
     }
@@ -331,6 +337,9 @@ async fn begin(
     if !tables_with_rows.is_empty() {
         // All of them: they may refer to each other.
         empty(target, &targets).await?;
+    }
+    if starts_over {
+        wanted.delete_mixed(target).await?;
     }
     if wanted.publish(source, ledger).await? && slot.take().is_some() {
         // Its changes of before could not be decoded. Nothing has streamed from it yet.
@@ -356,6 +365,42 @@ async fn begin(
     ledger.begin_stream(start, caught_up_to, &publications).await?;
     tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
     Ok((publications, start))
+}
+
+/// If somebody asks to have everything copied again, removes our slot and forgets the copy and the position:
+/// from there on it is a first start, but for the rows that are there. True if so.
+async fn start_over_if_asked(
+    config: &Config,
+    source: &Session,
+    ledger: &Ledger,
+    before: &Origin,
+    origin: &Origin,
+) -> Result<bool> {
+    let is_asked = |repair: &Repair| repair.again.relation.is_none() && repair.begun_at.is_none();
+    if !ledger.open_repairs().await?.iter().any(is_asked) {
+        return Ok(false);
+    }
+    tracing::warn!("everything is copied again, as asked, over the rows that are there");
+    free_slot(source, &origin.slot, &application(config, "walsender")).await?;
+    if Slot::find(source, &origin.slot).await?.is_some() {
+        if before.system_id != origin.system_id {
+            return Err(unknown_slot(&origin.slot));
+        }
+        Slot::remove(source, &origin.slot).await?;
+    }
+    ledger.start_over(origin).await?;
+    Ok(true)
+}
+
+fn unknown_slot(slot: &str) -> Fault {
+    Fault::person(format!(
+        "there is a replication slot {slot} already, which this migration's ledger knows nothing of"
+    ))
+    .on(Side::Source)
+    .remedy(format!(
+        "if the ledger (schema cdc on the target) was lost, put it back: the slot holds what it needs. If nothing else \
+         uses the slot: SELECT pg_drop_replication_slot('{slot}'); otherwise give this migration another name"
+    ))
 }
 
 /// Says in the status whose transaction the slot waits for, as long as it does.

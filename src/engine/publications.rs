@@ -157,6 +157,30 @@ impl Wanted {
         Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
     }
 
+    /// Empties the tables of the target that take rows of partitions which the target lacks: no chunk of
+    /// these could be told apart there.
+    pub(super) async fn delete_mixed(&self, target: &Client) -> Result<()> {
+        let parts: Vec<&SourceTable> =
+            self.tables.iter().filter(|t| !t.is_partitioned && t.root.is_some()).collect();
+        let names: Vec<String> = parts.iter().map(|table| table.name.to_sql()).collect();
+        let roots: Vec<String> = parts.iter().map(|table| table.published_as().to_sql()).collect();
+        let fault =
+            |e| Fault::sql(Side::Target, "emptying the parents of partitions that the target lacks", &e);
+        let rows = target
+            .query(
+                "SELECT DISTINCT root FROM unnest($1::text[], $2::text[]) AS t (name, root)
+                  WHERE pg_catalog.to_regclass(name) IS NULL AND pg_catalog.to_regclass(root) IS NOT NULL",
+                &[&names, &roots],
+            )
+            .await
+            .map_err(fault)?;
+        for row in rows {
+            let root: &str = row.get(0);
+            target.batch_execute(&format!("DELETE FROM {root}")).await.map_err(fault)?;
+        }
+        Ok(())
+    }
+
     /// Asks the source whether it would let us make the publications that are missing.
     pub(super) async fn rehearse(&self, source: &Client) -> Result<()> {
         for publication in &self.publications {

@@ -175,7 +175,9 @@ impl Engine {
                 Ok(()) => Ended::Asked,
                 Err(fault) => Ended::Failed(fault),
             },
-            Err(fault) => Ended::Failed(fault),
+            Err(fault) => Ended::Failed(match self.copying.without_conflict(fault).await {
+                Ok(fault) | Err(fault) => fault,
+            }),
         }
     }
 

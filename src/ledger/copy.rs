@@ -57,7 +57,7 @@ pub struct CopiedChunk {
 
 /// The epoch's row, locked until the transaction ends; none if the epoch is not ours any more, or if
 /// the session has lost the setting that keeps triggers from firing (as behind a pooler).
-const WRITER: &str = "WITH writer AS (
+pub(super) const WRITER: &str = "WITH writer AS (
     SELECT FROM cdc.writer
      WHERE name = $1 AND epoch = $2 AND pg_catalog.current_setting('session_replication_role') = 'replica'
        FOR SHARE)";
@@ -142,7 +142,7 @@ pub async fn record_done(
 }
 
 /// Everything was written, or nothing may be committed.
-fn all_of(recorded: u64, wanted: usize, what: &str) -> Result<()> {
+pub(super) fn all_of(recorded: u64, wanted: usize, what: &str) -> Result<()> {
     if usize::try_from(recorded) == Ok(wanted) {
         return Ok(());
     }
@@ -186,37 +186,32 @@ impl Ledger {
         Ok(())
     }
 
-    /// The ranges of a table's chunks in their order; none if it has not been taken in.
-    ///
-    /// # Errors
-    /// If the target can't be asked.
-    pub async fn ranges(&self, relation: u32) -> Result<Vec<KeyRange>> {
-        let rows = self
-            .session
-            .query(
-                "SELECT range FROM cdc.chunk WHERE name = $1 AND relation = $2 ORDER BY ordinal",
-                &[&self.name, &relation],
-            )
-            .await
-            .map_err(|e| fault(&e))?;
-        let range = |row: &Row| row.try_get(0).map(|Json(range)| range).map_err(|e| fault(&e));
-        rows.iter().map(range).collect()
-    }
-
     /// The tables that are in the stream, each with its chunks in their order.
     ///
     /// # Errors
     /// If the target can't be asked, or what it holds can't be read.
     pub async fn copied_tables(&self) -> Result<Vec<(CopiedTable, Vec<LedgerChunk>)>> {
+        self.copied(None).await
+    }
+
+    /// A table with its chunks in their order; `None` if it has not been taken in.
+    ///
+    /// # Errors
+    /// If the target can't be asked, or what it holds can't be read.
+    pub async fn copied_table(&self, relation: u32) -> Result<Option<(CopiedTable, Vec<LedgerChunk>)>> {
+        Ok(self.copied(Some(relation)).await?.pop())
+    }
+
+    async fn copied(&self, relation: Option<u32>) -> Result<Vec<(CopiedTable, Vec<LedgerChunk>)>> {
         let rows = self
             .session
             .query(
                 "SELECT t.relation, t.schema_name, t.table_name, t.key_columns, t.rows_planned, t.bytes_planned,
                         c.ordinal, c.range, c.snapshot, c.lsn, c.copies, t.membership
                    FROM cdc.copy AS t JOIN cdc.chunk AS c USING (name, relation)
-                  WHERE name = $1
+                  WHERE name = $1 AND ($2::oid IS NULL OR relation = $2)
                   ORDER BY t.relation, c.ordinal",
-                &[&self.name],
+                &[&self.name, &relation],
             )
             .await
             .map_err(|e| fault(&e))?;

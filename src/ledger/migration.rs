@@ -172,10 +172,10 @@ impl Ledger {
     }
 
     /// Makes the tables that are missing: all of them, or those that came with this version.
-    async fn complete(&self) -> Result<()> {
+    pub(super) async fn complete(&self) -> Result<()> {
         // Only then: CREATE ... IF NOT EXISTS wants CREATE on the database even when the schema
         // exists, and says NOTICE for each table.
-        let newest = "SELECT pg_catalog.to_regclass('cdc.verification') IS NOT NULL";
+        let newest = "SELECT pg_catalog.to_regclass('cdc.repair') IS NOT NULL";
         if self.session.query_one(newest, &[]).await.map_err(|e| fault(&e))?.get(0) {
             return Ok(());
         }

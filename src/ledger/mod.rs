@@ -10,6 +10,7 @@ mod migration;
 mod missing;
 mod progress;
 mod removal;
+mod repair;
 mod skip;
 mod verification;
 
@@ -18,5 +19,6 @@ pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table,
 pub use incident::{Incident, Severity, constraint_part};
 pub use migration::{DaemonState, Ledger, Origin, Phase, fault, lock_key};
 pub use progress::{CopyProgress, TableProgress, TableState};
+pub use repair::{Again, Repair, RepairedChunk, record_repair};
 pub use skip::{ChangesByTable, Skip, record_skip_sql};
 pub use verification::{DaemonNow, Verification};

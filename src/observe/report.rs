@@ -17,7 +17,9 @@ impl fmt::Display for Verdict {
             Self::Behind => "behind",
             Self::Blocked => "blocked: a person is needed",
             Self::Stopped => "stopped: no daemon is running",
-            Self::Lost => "lost: the replication slot is gone, the rows have to be copied again",
+            Self::Lost => {
+                "lost: the replication slot is gone, the rows have to be copied again (cdc repair --all)"
+            }
         })
     }
 }

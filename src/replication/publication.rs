@@ -8,7 +8,7 @@
 use tokio_postgres::{Client, Row};
 
 use crate::catalog::{TableName, quote_identifier};
-use crate::fault::{Fault, Reaction, Result, Side};
+use crate::fault::{COPY_ALL_AGAIN, Fault, Reaction, Result, Side};
 
 /// What a publication should hold.
 #[derive(Clone, Debug)]
@@ -61,10 +61,9 @@ impl Publication {
     pub fn gone(name: &str) -> Fault {
         Fault::new(Reaction::CopyAgain, format!("the publication {name} is gone"))
             .on(Side::Source)
-            .remedy(
-                "changes made while it is missing can't be decoded any more, also if it is made again: remove the \
-                 slot and start the migration anew",
-            )
+            .remedy(format!(
+                "changes made while it is missing can't be decoded any more, also if it is made again: {COPY_ALL_AGAIN}"
+            ))
     }
 
     /// The fault that says that a table is not in the stream (any more).

@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::fault::{Fault, Reaction, Result, Side};
+use crate::fault::{COPY_ALL_AGAIN, Fault, Reaction, Result, Side};
 use crate::lsn::Lsn;
 
 const FREE_A_SLOT: &str = "drop a slot that nobody uses (SELECT slot_name, active FROM pg_replication_slots; \
@@ -150,8 +150,7 @@ impl Slot {
         )
         .on(Side::Source)
         .remedy(format!(
-            "the rows have to be copied again: remove the slot (SELECT pg_drop_replication_slot), raise {setting} on the \
-             source, and start the migration anew"
+            "the rows have to be copied again: raise {setting} on the source, then {COPY_ALL_AGAIN}"
         ))
     }
 }

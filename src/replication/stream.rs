@@ -26,7 +26,7 @@ const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
 
 /// What to do when a publication was missing at a change.
 const UNPUBLISHED: &str = "the publication was dropped, or created after the slot: changes are missing that can't be \
-     had any more. Remove the slot and start the migration anew";
+     had any more. Have everything copied again, from a new slot on, over the rows that are there: cdc repair --all";
 
 /// A message of the replication stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

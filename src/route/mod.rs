@@ -138,6 +138,17 @@ impl Router {
         self.tables.insert(relation, known);
     }
 
+    /// Parts of a table that was over, which the ledger says are pending, are copied again: these are its
+    /// chunks from now on. What was routed until now is applied, and what comes is dropped, as a snapshot that
+    /// sees both is still to be taken; until the one is committed, the copy's DELETE and the stream could wait
+    /// for each other.
+    pub fn copy_again(&mut self, relation: u32, mut table: CopyTable, checkpoint: Lsn) {
+        if keeps!(WaitsAfterRepair) {
+            table.hold_pending(self.commit_lsn, checkpoint);
+        }
+        self.add(relation, table);
+    }
+
     /// The relation is in the stream, and its chunks will come.
     pub fn expect(&mut self, relation: u32) {
         self.tables.entry(relation).or_insert(Known::Unplanned);

@@ -12,8 +12,9 @@ use crate::pgoutput::{Relation, Tuple};
 /// How far a chunk is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// To be copied: once the checkpoint is beyond `after`, the commit LSN of a transaction that has
-    /// sent it back. Before, its DELETE and the stream could wait for each other.
+    /// To be copied: once the checkpoint is beyond `after`, the commit LSN of the last transaction that had
+    /// changed it when it was sent back or asked for. Before, its DELETE and the stream could wait for each
+    /// other.
     Pending { after: Option<Lsn> },
     /// Being copied under this snapshot.
     Copying(Arc<Snapshot>),
@@ -79,6 +80,14 @@ impl CopyTable {
         let mut table = Self { fence, key: KeyOf::new(key), not_over: chunks.len(), chunks, next: Lsn::ZERO };
         table.durable(checkpoint);
         table
+    }
+
+    /// What is pending is to be copied once the checkpoint is beyond `after`.
+    pub(super) fn hold_pending(&mut self, after: Lsn, checkpoint: Lsn) {
+        for ordinal in self.pending().collect::<Vec<_>>() {
+            self.set(ordinal, State::Pending { after: Some(after) });
+        }
+        self.durable(checkpoint);
     }
 
     pub(super) fn is_over(&self) -> bool {

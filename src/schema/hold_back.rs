@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{Client, GenericClient, Row};
 
 use super::{locks, take_lock};
 use crate::catalog::{TableName, quote_identifier};
 use crate::fault::{Fault, Result, Side};
+use crate::limits;
 
 const INDEXES: &str = include_str!("../../sql/catalog/held_indexes.sql");
 const FOREIGN_KEYS: &str = include_str!("../../sql/catalog/held_foreign_keys.sql");
@@ -72,6 +73,25 @@ pub async fn hold_back(
     }
     client.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(fault)?;
     Ok(held)
+}
+
+/// The same in a transaction of its own, for a table whose rows are there.
+///
+/// # Errors
+/// As of [`hold_back`]; nothing is changed then.
+pub async fn hold_back_now(
+    client: &Client,
+    name: &str,
+    table: &TableName,
+    key: &[String],
+) -> Result<Vec<Held>> {
+    let fault = |e| Fault::sql(Side::Target, "holding constraints back", &e).table(table.to_string());
+    // A short wait: whoever waits for us must not be the one that is given up.
+    let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", limits::DDL_LOCK_WAIT_MS);
+    client.batch_execute(&begin).await.map_err(fault)?;
+    let held = hold_back(client, name, table, key).await;
+    client.batch_execute(if held.is_ok() { "COMMIT" } else { "ROLLBACK" }).await.map_err(fault)?;
+    held
 }
 
 /// What is held back and not yet put back, in the order in which it was taken off.

@@ -24,7 +24,7 @@ mod locks;
 mod put_back;
 
 pub use diff::{SchemaDiff, diff};
-pub use hold_back::{Held, held, hold_back};
+pub use hold_back::{Held, held, hold_back, hold_back_now};
 pub use put_back::{NotPutBack, put_back, statements};
 
 use tokio_postgres::GenericClient;

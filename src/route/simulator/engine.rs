@@ -59,14 +59,18 @@ pub(super) struct Engine {
     applying: Option<Applying>,
     /// The target transaction that holds the pieces of a huge one.
     piece: Option<Tid>,
-    durable: u64,
+    pub(super) durable: u64,
     received: u64,
     /// A bare snapshot on its way to the router.
     seen: Option<Rc<Taken>>,
     /// The tables whose chunks the router knows.
-    known: Vec<bool>,
+    pub(super) known: Vec<bool>,
     /// A fence that was read for a table.
     fence: Option<(usize, Xid)>,
+    /// A table of which chunks are to be copied again, and which: half of it is done.
+    pub(super) repair: Option<(usize, Vec<usize>)>,
+    /// Chunks that the router was told to copy again, and that nothing has happened to on the target.
+    pub(super) repaired: Vec<ChunkId>,
     /// Chunks that are to be copied.
     pub(super) queue: BTreeSet<ChunkId>,
     pub(super) readers: Vec<Reader>,
@@ -201,6 +205,8 @@ impl World {
             seen: None,
             known,
             fence: None,
+            repair: None,
+            repaired: Vec::new(),
             queue,
             readers: Vec::new(),
             source_is_gone: false,
@@ -439,6 +445,7 @@ impl World {
             && (0..self.tables.len()).all(is_known)
             && engine.applying.is_none()
             && engine.readers.is_empty()
+            && engine.repair.is_none()
             && last.is_none_or(|(_, end)| end <= engine.durable)
     }
 

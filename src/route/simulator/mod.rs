@@ -26,6 +26,8 @@
 //!   was planned, REPLICA IDENTITY FULL, and tables without a key where rows are there twice.
 //! - daemon ([`engine`], [`reader`]): it dies between any two steps, those of its start included; chunks
 //!   fail, and the answer to `done` is lost.
+//! - repair ([`repair`]): chunks of a table that was over are to be copied again at any moment, and
+//!   something has happened to their rows.
 //! - target ([`target`]): transactions with row locks, huge ones open over many batches; COMMITs that
 //!   land after their daemon has died; a crash that loses what wasn't flushed. Who waits for whom is
 //!   followed through row locks and through the engine's wait for a chunk, of which PostgreSQL sees
@@ -38,6 +40,7 @@
 mod engine;
 mod oracle;
 mod reader;
+mod repair;
 mod row;
 mod rules;
 mod seeds;

@@ -29,6 +29,10 @@ pub(in crate::route) enum Rule {
     SentBack,
     /// A chunk that was sent back is copied again only after the batch that did it is committed.
     WaitsAfterSendBack,
+    /// A chunk that is to be copied again is copied only after everything that was routed before is committed.
+    WaitsAfterRepair,
+    /// The ledger says that a chunk is to be copied again before changes of it are dropped.
+    RepairRecordedFirst,
     /// Chunks that send each other back are copied under one snapshot.
     Together,
     /// A TRUNCATE empties the chunks whose snapshot doesn't see it, and no others.
@@ -71,7 +75,7 @@ pub(in crate::route) enum Rule {
 
 impl Rule {
     /// All of them.
-    pub(super) const ALL: [Self; 31] = [
+    pub(super) const ALL: [Self; 33] = [
         Self::RoutedAreSeen,
         Self::CountedFromBegin,
         Self::NotOlderThanSeen,
@@ -84,6 +88,8 @@ impl Rule {
         Self::WaitsWhileCopied,
         Self::SentBack,
         Self::WaitsAfterSendBack,
+        Self::WaitsAfterRepair,
+        Self::RepairRecordedFirst,
         Self::Together,
         Self::TruncatedByChunk,
         Self::LockedFirst,

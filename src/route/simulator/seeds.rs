@@ -126,38 +126,41 @@ macro_rules! holes {
 }
 
 holes! {
-    if_a_snapshot_need_not_see_what_was_routed_a_row_is_lost: RoutedAreSeen, 120, Lost;
-    if_a_transaction_is_counted_at_its_end_a_row_is_lost: CountedFromBegin, 477, Lost;
-    if_a_snapshot_may_be_older_than_the_pruning_a_row_is_lost: NotOlderThanSeen, 2_107, Lost;
-    without_the_fence_at_the_start_a_row_is_lost: FenceAtStart, 836, Lost;
-    without_the_fence_of_a_late_table_a_row_is_lost: FenceAtAdoption, 492, Lost;
-    with_an_xmax_as_the_fence_a_row_is_lost: FenceIsAssigned, 492, Lost;
+    if_a_snapshot_need_not_see_what_was_routed_a_row_is_lost: RoutedAreSeen, 115, Lost;
+    if_a_transaction_is_counted_at_its_end_a_row_is_lost: CountedFromBegin, 302, Lost;
+    if_a_snapshot_may_be_older_than_the_pruning_a_row_is_lost: NotOlderThanSeen, 2_303, Lost;
+    without_the_fence_at_the_start_a_row_is_lost: FenceAtStart, 195, Lost;
+    without_the_fence_of_a_late_table_a_row_is_lost: FenceAtAdoption, 1_089, Lost;
+    with_an_xmax_as_the_fence_a_row_is_lost: FenceIsAssigned, 202, Lost;
     if_transaction_ids_have_32_bits_a_row_is_lost: Widened, 8, Lost;
     if_changes_of_a_pending_chunk_are_applied_the_stream_stops: DroppedWhilePending, 1, Stopped;
-    if_changes_of_a_pending_chunk_are_applied_copy_and_stream_wait_for_each_other: DroppedWhilePending, 2001, Deadlock;
-    if_what_the_copy_has_is_applied_a_row_is_there_twice: DroppedIfCopied, 55, TooMany;
-    if_changes_do_not_wait_for_a_copy_a_row_is_lost: WaitsWhileCopied, 93, Lost;
-    if_no_chunk_is_sent_back_a_value_is_wrong: SentBack, 191, Wrong;
-    if_a_chunk_sent_back_is_copied_at_once_the_stream_stops: WaitsAfterSendBack, 385, Stopped;
-    if_a_chunk_sent_back_is_copied_at_once_copy_and_stream_wait_for_each_other: WaitsAfterSendBack, 36_424, Deadlock;
-    if_a_truncate_empties_the_whole_table_a_row_is_lost: TruncatedByChunk, 41, Lost;
-    if_the_snapshot_comes_before_the_lock_a_row_is_lost: LockedFirst, 209, Lost;
-    if_the_range_is_not_emptied_a_row_is_there_twice: RangeEmptied, 1_203, TooMany;
-    if_the_range_is_not_emptied_it_can_not_be_copied_again: RangeEmptied, 191, NotCopied;
-    if_the_message_is_not_flushed_a_row_is_wrong: MessageFlushed, 377, Wrong;
-    if_the_position_is_read_before_the_snapshot_a_row_is_there_twice: PositionAfterSnapshot, 55, TooMany;
-    if_the_filter_ends_with_the_copy_a_row_is_there_twice: FilterUntilPosition, 22, TooMany;
+    if_changes_of_a_pending_chunk_are_applied_copy_and_stream_wait_for_each_other: DroppedWhilePending, 4_146, Deadlock;
+    if_what_the_copy_has_is_applied_a_row_is_there_twice: DroppedIfCopied, 9, TooMany;
+    if_changes_do_not_wait_for_a_copy_a_row_is_lost: WaitsWhileCopied, 57, Lost;
+    if_no_chunk_is_sent_back_a_value_is_wrong: SentBack, 60, Wrong;
+    if_a_chunk_sent_back_is_copied_at_once_the_stream_stops: WaitsAfterSendBack, 657, Stopped;
+    if_a_chunk_sent_back_is_copied_at_once_copy_and_stream_wait_for_each_other: WaitsAfterSendBack, 58_329, Deadlock;
+    if_what_is_asked_for_is_copied_at_once_the_stream_stops: WaitsAfterRepair, 431, Stopped;
+    if_what_is_asked_for_is_copied_at_once_copy_and_stream_wait_for_each_other: WaitsAfterRepair, 27_254, Deadlock;
+    if_a_repair_is_not_recorded_first_a_row_is_lost: RepairRecordedFirst, 3_186, Lost;
+    if_a_truncate_empties_the_whole_table_a_row_is_lost: TruncatedByChunk, 2, Lost;
+    if_the_snapshot_comes_before_the_lock_a_row_is_lost: LockedFirst, 114, Lost;
+    if_the_range_is_not_emptied_a_row_is_there_twice: RangeEmptied, 125, TooMany;
+    if_the_range_is_not_emptied_it_can_not_be_copied_again: RangeEmptied, 60, NotCopied;
+    if_the_message_is_not_flushed_a_row_is_wrong: MessageFlushed, 371, Wrong;
+    if_the_position_is_read_before_the_snapshot_a_row_is_there_twice: PositionAfterSnapshot, 502, TooMany;
+    if_the_filter_ends_with_the_copy_a_row_is_there_twice: FilterUntilPosition, 18, TooMany;
     if_a_chunk_is_done_before_its_rows_they_are_lost: DoneWithRows, 0, Lost;
-    if_a_lost_answer_counts_as_a_failure_a_value_is_wrong: LostAnswerReadAgain, 4_111, Wrong;
+    if_a_lost_answer_counts_as_a_failure_a_value_is_wrong: LostAnswerReadAgain, 2_370, Wrong;
     if_the_checkpoint_comes_after_the_rows_a_row_is_there_twice: CheckpointWithRows, 8, TooMany;
-    if_what_is_sent_again_is_applied_again_the_stream_stops: BelowIsDropped, 113, Stopped;
-    if_what_is_at_the_checkpoint_is_dropped_a_row_is_lost: StrictlyBelow, 941, Lost;
-    if_a_chunk_is_sent_back_after_the_batch_a_row_is_lost: SendBackWithBatch, 191, Lost;
-    without_the_epoch_a_row_is_there_twice: EpochChecked, 2_554, TooMany;
-    if_the_ledger_is_read_before_the_epoch_a_row_is_wrong: EpochFirst, 3_386, Wrong;
-    if_the_begin_is_compared_with_the_checkpoint_a_row_is_lost: CommitOrder, 941, Lost;
-    if_more_than_the_checkpoint_is_confirmed_the_next_start_is_refused: ConfirmedIsCheckpoint, 0, Refused;
-    if_more_than_is_flushed_is_confirmed_the_next_start_is_refused: ConfirmedIsFlushed, 249, Refused;
+    if_what_is_sent_again_is_applied_again_the_stream_stops: BelowIsDropped, 673, Stopped;
+    if_what_is_at_the_checkpoint_is_dropped_a_row_is_lost: StrictlyBelow, 367, Lost;
+    if_a_chunk_is_sent_back_after_the_batch_a_row_is_lost: SendBackWithBatch, 40, Lost;
+    without_the_epoch_a_row_is_lost: EpochChecked, 606, Lost;
+    if_the_ledger_is_read_before_the_epoch_a_row_is_wrong: EpochFirst, 1_483, Wrong;
+    if_the_begin_is_compared_with_the_checkpoint_a_row_is_lost: CommitOrder, 40, Lost;
+    if_more_than_the_checkpoint_is_confirmed_the_next_start_is_refused: ConfirmedIsCheckpoint, 9, Refused;
+    if_more_than_is_flushed_is_confirmed_the_next_start_is_refused: ConfirmedIsFlushed, 54, Refused;
 }
 
 /// The position could as well be up to where the source has flushed: the message has been flushed

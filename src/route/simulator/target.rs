@@ -70,6 +70,17 @@ pub(super) struct Target {
     flushed: (Vec<Vec<Row>>, Ledger),
 }
 
+impl Ledger {
+    /// The tables all of whose chunks are done, and whose filters are over.
+    pub(super) fn over(&self) -> Vec<usize> {
+        let checkpoint = self.checkpoint.unwrap_or(0);
+        let is_over = |entry: &Entry| matches!(entry, Entry::Done(_, lsn) if *lsn <= checkpoint);
+        let are_over =
+            |table: &usize| self.tables[*table].as_ref().is_some_and(|all| all.iter().all(is_over));
+        (0..self.tables.len()).filter(are_over).collect()
+    }
+}
+
 impl Target {
     pub(super) fn new(tables: usize) -> Self {
         let ledger = Ledger { tables: vec![None; tables], ..Ledger::default() };
@@ -137,6 +148,19 @@ impl Target {
         for rows in &mut self.rows {
             rows.retain(|held| held.made_by != Some(tid));
             rows.iter_mut().filter(|held| held.gone_by == Some(tid)).for_each(|held| held.gone_by = None);
+        }
+    }
+
+    /// Somebody else changes a row, or deletes it.
+    pub(super) fn corrupt(&mut self, table: usize, is_in: impl Fn(&Row) -> bool, rng: &mut fastrand::Rng) {
+        let rows = &mut self.rows[table];
+        let is_free = |held: &Held| held.made_by.is_none() && held.gone_by.is_none() && is_in(&held.row);
+        let free: Vec<usize> = (0..rows.len()).filter(|place| is_free(&rows[*place])).collect();
+        let Some(place) = rng.choice(free) else { return };
+        if rng.bool() {
+            rows[place].row[1] = Some(-1);
+        } else {
+            rows.remove(place);
         }
     }
 

@@ -73,13 +73,14 @@ enum Event {
     See,
     Confirm,
     Adopt,
+    Repair,
     NewReader,
     Reader,
     ReaderFails,
 }
 
 /// Each event, and how often it comes if a run doesn't decide otherwise.
-const EVENTS: [(Event, f32); 25] = [
+const EVENTS: [(Event, f32); 26] = [
     (Event::Begin, 6.0),
     (Event::Change, 14.0),
     (Event::WriteCommit, 5.0),
@@ -102,6 +103,7 @@ const EVENTS: [(Event, f32); 25] = [
     (Event::See, 6.0),
     (Event::Confirm, 2.0),
     (Event::Adopt, 5.0),
+    (Event::Repair, 2.0),
     (Event::NewReader, 5.0),
     (Event::Reader, 30.0),
     (Event::ReaderFails, 1.2),
@@ -110,7 +112,7 @@ const EVENTS: [(Event, f32); 25] = [
 /// What a run is like: each differs from the others in all of this.
 #[derive(Debug)]
 pub(super) struct Profile {
-    weights: [f32; 25],
+    weights: [f32; 26],
     events: usize,
     /// Shares of transactions.
     pub(super) asynchronous: f32,
@@ -149,7 +151,12 @@ impl Profile {
             let factor = [0.25, 0.5, 1.0, 1.0, 2.0, 4.0][rng.usize(..6)];
             let is_rare = matches!(
                 event,
-                Event::CrashSource | Event::Kill | Event::CrashTarget | Event::ReaderFails | Event::RollBack
+                Event::CrashSource
+                    | Event::Kill
+                    | Event::CrashTarget
+                    | Event::ReaderFails
+                    | Event::RollBack
+                    | Event::Repair
             );
             if is_rare && rng.bool() { 0.0 } else { weight * factor }
         });
@@ -259,7 +266,8 @@ impl World {
                 | Event::CrashSource
                 | Event::Kill
                 | Event::CrashTarget
-                | Event::ReaderFails => 0.0,
+                | Event::ReaderFails
+                | Event::Repair => 0.0,
                 // Nothing lags behind for ever.
                 Event::Show | Event::Receive | Event::Apply => 40.0,
                 _ => usual * [0.5, 1.0, 2.0][self.rng.usize(..3)],
@@ -345,6 +353,7 @@ impl World {
             Event::See => self.see(),
             Event::Confirm => self.confirm(),
             Event::Adopt => self.adopt(),
+            Event::Repair => self.repair(),
             Event::NewReader => self.new_reader(),
             Event::Reader => return self.reader_step(),
             Event::ReaderFails => {
@@ -380,6 +389,10 @@ impl World {
             // position can be one that its log has not reached again.)
             self.source.log(0);
             self.source.flush_to(self.source.insert);
+            // One that has begun comes to its end.
+            if self.engine.as_ref().is_some_and(|engine| engine.repair.is_some()) {
+                self.repair();
+            }
             for event in [
                 Event::SettleOrphan,
                 Event::Start,
