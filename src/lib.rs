@@ -55,8 +55,8 @@
 //! # The floors
 //!
 //! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`] → [`engine`], [`observe`] →
-//! [`replication`], [`route`], [`apply`], [`verify`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`], [`catalog`],
-//! [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
+//! [`replication`], [`route`], [`apply`], [`verify`] → [`integrity`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`],
+//! [`catalog`], [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
 
 pub mod apply;
 pub mod catalog;
@@ -70,6 +70,7 @@ pub mod daemon;
 pub mod demo;
 pub mod engine;
 pub mod fault;
+pub mod integrity;
 pub mod ledger;
 pub mod limits;
 pub mod lsn;
