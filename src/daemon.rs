@@ -25,6 +25,7 @@ use crate::observe::{Screen, show_copy, tell_service};
 use crate::retry::Delays;
 use crate::service::Service;
 use crate::shutdown::Shutdown;
+use crate::verify::verify_by_itself;
 
 /// Replicates until it is asked to stop.
 ///
@@ -58,8 +59,10 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                 let (skips, repairs) = (engine.skips().to_vec(), daemon.repairs.clone());
                 let told = tell_service(config.clone(), ledger.clone(), engine.source(), service.clone());
                 let told = tokio::spawn(told);
+                let verified = tokio::spawn(verify_by_itself(config.clone(), ledger.clone()));
                 let ended = engine.run(&mut shutdown, &turning).await;
                 told.abort();
+                verified.abort();
                 shown.abort();
                 let _ = told.await;
                 // Until it has cleared its part of the terminal.

@@ -41,6 +41,9 @@ impl Severity {
 /// The severity of an incident of [`Ledger::record_failing`].
 pub(super) const FAILING: &str = "failing";
 
+/// The part of a table that its rows are, where they were found to differ.
+const DIFFERENCE: &str = "rows";
+
 /// The part of a table that a constraint or a unique index is.
 #[must_use]
 pub fn constraint_part(object: &str) -> String {
@@ -111,6 +114,30 @@ impl Ledger {
                   WHERE name = $1 AND table_name = $3 AND resolved_at IS NULL
                     AND (severity = $2 AND part = $4 OR severity = $5 AND part IS NULL AND $4 = 'plan')",
                 &[&self.name, &FAILING, &table.to_string(), &part, &Severity::Warning.as_str()],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Warns of a table that was found to differ, until it isn't any more. Takes an earlier warning's place.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_difference(&self, table: &str, difference: &Fault) -> Result<()> {
+        self.record(Severity::Warning.as_str(), difference, Some(table), Some(DIFFERENCE)).await
+    }
+
+    /// Closes that warning, if there is one.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn resolve_difference(&self, table: &str) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
+                  WHERE name = $1 AND severity = $2 AND part = $3 AND table_name = $4 AND resolved_at IS NULL",
+                &[&self.name, &Severity::Warning.as_str(), &DIFFERENCE, &table],
             )
             .await
             .map_err(|e| fault(&e))?;

@@ -1,6 +1,7 @@
 //! Verifications: what a comparison asks while it runs, and what has become of each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -137,6 +138,23 @@ impl Ledger {
             .await
             .map_err(|e| fault(&e))?;
         Ok(())
+    }
+
+    /// How long ago a verification was recorded last; `None` if there was none.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn since_verification(&self) -> Result<Option<Duration>> {
+        let row = self
+            .session
+            .query_one(
+                "SELECT extract(epoch FROM pg_catalog.now() - max(recorded_at))::float8
+                   FROM cdc.verification WHERE name = $1",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.get::<_, Option<f64>>(0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
     }
 
     /// The verification that has ended last; `None` if there was none.

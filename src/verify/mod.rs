@@ -14,6 +14,8 @@
 //! end row by row; [`decide`] tells a change in flight from a difference, and says why it can't be mistaken.
 //! What could not be compared is told, and is never taken for the same.
 
+mod besides;
+mod by_itself;
 mod chunk;
 mod decide;
 mod describe;
@@ -26,6 +28,8 @@ mod sql;
 mod stream;
 mod unit;
 
+pub use besides::Besides;
+pub use by_itself::verify_by_itself;
 pub use progress::{Moment, Progress};
 pub use report::{Difference, Kind, Outcome, Report, TableReport, Values};
 
@@ -70,6 +74,12 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn is_of_everything(&self) -> bool {
+        self.only.is_none() && self.sample_percent.is_none()
+    }
+}
+
 /// A table, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -106,10 +116,15 @@ pub async fn verify(config: &Config, options: &Options, progress: &Progress) -> 
         sample_percent: options.sample_percent,
         error: None,
         tables: Vec::new(),
+        besides: None,
     };
     let (ledger, ended) = match ledger(config).await {
         Ok(ledger) => {
-            let ended = run::run(config, options, progress, &ledger, &mut report.tables).await;
+            let mut ended = run::run(config, options, progress, &ledger, &mut report.tables).await;
+            if ended.is_ok() && options.is_of_everything() {
+                let looked = Besides::look(config, &ledger).await;
+                ended = looked.map(|besides| report.besides = Some(besides));
+            }
             (Some(ledger), ended)
         }
         Err(fault) => (None, Err(fault)),
@@ -144,15 +159,25 @@ async fn ledger(config: &Config) -> Result<Ledger> {
 
 /// The result doesn't depend on whether it can be recorded.
 async fn record(ledger: &Ledger, report: &Report) {
-    let recorded = match serde_json::to_value(report.without_values()) {
-        Ok(json) => {
-            tokio::time::timeout(limits::SILENCE, ledger.record_verification(&report.summary(), &json)).await
-        }
-        Err(error) => Ok(Err(Fault::bug(error.to_string()))),
-    };
+    let recorded = tokio::time::timeout(limits::SILENCE, record_all(ledger, report)).await;
     match recorded {
         Ok(Ok(())) => {}
         Ok(Err(fault)) => tracing::warn!("the verification is not recorded: {fault}"),
         Err(_) => tracing::warn!("the verification is not recorded: the target doesn't answer"),
     }
+}
+
+async fn record_all(ledger: &Ledger, report: &Report) -> Result<()> {
+    let json = serde_json::to_value(report.without_values()).map_err(|e| Fault::bug(e.to_string()))?;
+    ledger.record_verification(&report.summary(), &json).await?;
+    for table in &report.tables {
+        match table.outcome {
+            Outcome::Different => ledger.record_difference(&table.table, &table.fault()).await?,
+            Outcome::Same if report.sample_percent.is_none() => {
+                ledger.resolve_difference(&table.table).await?
+            }
+            Outcome::Same | Outcome::NotCompared => {}
+        }
+    }
+    Ok(())
 }

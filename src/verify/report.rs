@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+use super::besides::Besides;
 use crate::chunk::KeyRange;
+use crate::fault::{Fault, Side};
 use crate::ledger::Verification;
 
 /// What came out of a comparison.
@@ -34,8 +36,8 @@ impl Outcome {
 pub struct Report {
     /// The migration's name.
     pub name: String,
-    /// What came out of it: of all tables together, the first of `different`, `not_compared` and `same` that
-    /// one of them is.
+    /// What came out of it: of everything together, the first of `different`, `not_compared` and `same` that
+    /// a part of it is.
     pub outcome: Outcome,
     /// When it began, RFC 3339.
     pub started_at: String,
@@ -49,6 +51,8 @@ pub struct Report {
     pub error: Option<String>,
     /// The tables, by name.
     pub tables: Vec<TableReport>,
+    /// What was looked at besides their rows; null if only a part was to be compared, or that ended before.
+    pub besides: Option<Besides>,
 }
 
 /// What came out of comparing one table.
@@ -175,6 +179,18 @@ impl TableReport {
         self.missing + self.extra + self.different + self.not_looked_at
     }
 
+    /// What is to be said of a table that differs.
+    pub(super) fn fault(&self) -> Fault {
+        let Self { table, missing, extra, different, .. } = self;
+        let more = if self.not_looked_at > 0 { ", and more" } else { "" };
+        Fault::person(format!(
+            "the table differs from the source's: rows missing {missing}, extra {extra}, different {different}{more}"
+        ))
+        .on(Side::Target)
+        .table(table)
+        .remedy(format!("cdc verify --table {table} names the rows, cdc repair --table {table} copies them again"))
+    }
+
     /// Draws the conclusion; `unfinished` is why what is left was not compared.
     pub(super) fn conclude(&mut self, unfinished: &str) {
         if self.seconds > 0.0 {
@@ -201,9 +217,14 @@ impl Report {
     /// Draws the conclusion from those of the tables.
     pub(super) fn conclude(&mut self) {
         let is_any = |outcome| self.tables.iter().any(|table| table.outcome == outcome);
-        self.outcome = if is_any(Outcome::Different) {
+        let besides = self.besides.as_ref();
+        self.outcome = if is_any(Outcome::Different) || besides.is_some_and(|besides| !besides.is_same()) {
             Outcome::Different
-        } else if self.error.is_some() || self.tables.is_empty() || is_any(Outcome::NotCompared) {
+        } else if self.error.is_some()
+            || self.tables.is_empty()
+            || is_any(Outcome::NotCompared)
+            || besides.is_some_and(|besides| !besides.is_checked())
+        {
             Outcome::NotCompared
         } else {
             Outcome::Same

@@ -20,27 +20,34 @@ impl fmt::Display for Outcome {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Report {
+    /// What has come out of it, in a line.
+    #[must_use]
+    pub fn headline(&self) -> String {
         let of = self.sample_percent.map_or(String::new(), |percent| format!(" (a sample of {percent} %)"));
-        write!(f, "{}: {}{of}: tables {}, ", self.name, self.outcome, self.tables.len())?;
-        write!(f, "rows {} in {:.1} s", count(self.rows()), self.seconds)?;
+        let mut line = format!("{}: {}{of}: tables {}, ", self.name, self.outcome, self.tables.len());
+        line.push_str(&format!("rows {} in {:.1} s", count(self.rows()), self.seconds));
         if self.found() > 0 {
-            write!(
-                f,
-                ", differences {}",
-                number(self.found(), self.tables.iter().any(|t| t.not_looked_at > 0))
-            )?;
+            let is_more = self.tables.iter().any(|table| table.not_looked_at > 0);
+            line.push_str(&format!(", differences {}", number(self.found(), is_more)));
         }
         match self.not_compared().count() {
-            0 => writeln!(f)?,
-            tables => writeln!(f, ", tables that could not be compared: {tables}")?,
+            0 => {}
+            tables => line.push_str(&format!(", tables that could not be compared: {tables}")),
         }
+        line
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.headline())?;
         if let Some(error) = &self.error {
             writeln!(f, "  {}", error.replace('\n', "\n  "))?;
         }
         let width = self.tables.iter().map(|table| table.table.chars().count()).max().unwrap_or(0).min(48);
-        self.tables.iter().try_for_each(|table| write_table(f, table, width))
+        self.tables.iter().try_for_each(|table| write_table(f, table, width))?;
+        self.besides.iter().try_for_each(|besides| besides.fmt(f))
     }
 }
 

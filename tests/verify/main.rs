@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stdout, reason = "all of it is a test")]
 
+mod by_itself;
 mod corrupt;
 mod failures;
 mod live;
