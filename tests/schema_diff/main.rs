@@ -61,7 +61,13 @@ fn dump(binaries: &Binaries, url: &str) -> Vec<String> {
     let output = Command::new(binaries.program("pg_dump")).args(["--schema-only", url]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    let is_told = |line: &&str| !line.starts_with("--") && !line.starts_with('\\') && !line.is_empty();
+    // A child's own primary key makes its columns NOT NULL once more (18).
+    let is_told = |line: &&str| {
+        !(line.is_empty()
+            || line.starts_with("--")
+            || line.starts_with('\\')
+            || line.starts_with("    NOT NULL "))
+    };
     let mut lines: Vec<String> =
         text.lines().filter(is_told).map(|line| line.trim_end_matches(',').to_owned()).collect();
     lines.sort();
@@ -99,7 +105,12 @@ async fn an_empty_target_becomes_the_same_by_what_mends_it() {
     if number(&pair.target, "SELECT current_setting('server_version_num')::bigint / 10000").await
         == i64::from(source_major().await)
     {
-        assert_eq!(dump(&binaries(), &pair.target_url), dump(&binaries(), &pair.source_url));
+        let (here, there) = (dump(&binaries(), &pair.target_url), dump(&binaries(), &pair.source_url));
+        let only = |one: &[String], other: &[String]| -> Vec<String> {
+            one.iter().filter(|line| !other.contains(line)).cloned().collect()
+        };
+        assert_eq!(only(&here, &there), only(&there, &here));
+        assert_eq!(here.len(), there.len());
     }
 }
 
@@ -129,10 +140,11 @@ async fn every_difference_is_named_and_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_schemas_are_the_same_after_pg_dump() {
-    for example in Example::ALL {
-        let pair = Pair::new(&format!("dumped_{}", example.name())).await;
-        pair.write(example.schema()).await;
+async fn what_pg_dump_has_copied_is_the_same() {
+    let examples = Example::ALL.map(|example| (example.name(), example.schema()));
+    for (name, schema) in examples.into_iter().chain([("views", include_str!("views.sql"))]) {
+        let pair = Pair::new(&format!("dumped_{name}")).await;
+        pair.write(schema).await;
         let roles = "DO $$ DECLARE r text; BEGIN FOREACH r IN ARRAY ARRAY['anon', 'authenticated', 'service_role'] LOOP
               BEGIN EXECUTE format('CREATE ROLE %I NOLOGIN', r); EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
             END LOOP; END $$";
