@@ -161,6 +161,9 @@ impl<'a> Both<'a> {
             (Kind::Enum, _) => mend::has_all_labels(source, target),
             // What holds for every row holds for the new ones.
             (_, "valid") => target.facet("valid").is_none(),
+            (Kind::Column, "not null") => {
+                source.facet("not null").is_some() && target.facet("not null") == Some("NOT NULL")
+            }
             _ => false,
         };
         let what = if self.is_held_back(target) {

@@ -267,9 +267,10 @@ fn column(source: &Object, target: &Object, differing: &[&str]) -> Vec<String> {
     if let Some(default) = source.facet("default").filter(|_| new_type || has("default")) {
         actions.push(format!("SET DEFAULT {default}"));
     }
-    if has("not null") {
-        let is_wanted = source.facet("not null").is_some();
-        actions.push(if is_wanted { "SET NOT NULL" } else { "DROP NOT NULL" }.to_owned());
+    match (source.facet("not null"), target.facet("not null")) {
+        (Some(_), Some("NOT NULL")) | (None, None) => {}
+        (Some(_), _) => actions.push("SET NOT NULL".to_owned()),
+        (None, Some(_)) => actions.push("DROP NOT NULL".to_owned()),
     }
     match (wants_identity, has_identity) {
         (Some(wanted), None) => {

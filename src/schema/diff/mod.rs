@@ -14,6 +14,8 @@ mod compare;
 mod mend;
 mod read;
 mod report;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
