@@ -174,8 +174,8 @@ pub const VERIFY_LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How often a verification looks whether the stream has got to a position.
 pub const VERIFY_POLL: Duration = Duration::from_millis(20);
 
-/// After how long of that it has the source flush its log.
-pub const VERIFY_NUDGE: Duration = Duration::from_millis(300);
+/// After how long of that it has the source flush its log; longer than [`IDLE_CHECKPOINT_INTERVAL`].
+pub const VERIFY_NUDGE: Duration = Duration::from_secs(3);
 
 /// The most rows of a chunk that are compared one by one when its sums differ, on each side.
 pub const VERIFY_ROWS: i64 = 1_000_000;
@@ -190,11 +190,18 @@ pub const VERIFY_CANDIDATES_BYTES: usize = 2 * 1024 * 1024;
 /// How many of them are looked at when a table's list is full: enough to tell that the chunk differs.
 pub const VERIFY_CANDIDATES_LEAST: usize = 20;
 
-/// How many rows are looked up by their key at a time.
-pub const VERIFY_BATCH: usize = 250;
+/// How many rows that differ are described at a time: the answer has a hash for each of their columns.
+pub const VERIFY_DESCRIBED: usize = 100;
+
+/// How often a row is looked at on both sides at the least before it counts as undecided: where the target is
+/// far behind, each time takes as long as that.
+pub const VERIFY_ROUNDS: usize = 8;
 
 /// How often the source is asked, one time after the other, for a row that changes all the time.
 pub const VERIFY_SAMPLES: usize = 50;
+
+/// The most sights of such rows that are kept.
+pub const VERIFY_SIGHTS: usize = 5_000;
 
 /// The most differences of all tables together that are listed.
 pub const VERIFY_LISTED: usize = 5_000;

@@ -91,7 +91,7 @@ impl Chunk<'_> {
         if source.is_like(&target) {
             return Ok(compared);
         }
-        let deadline = Instant::now() + self.patience;
+        let (deadline, mut looks) = (Instant::now() + self.patience, 0);
         loop {
             if self.stream.is_some() {
                 let source = self.sums(Side::Source).await?;
@@ -109,7 +109,8 @@ impl Chunk<'_> {
                 (compared.differences, compared.undecided) = (differences, undecided);
                 return Ok(compared);
             }
-            if Instant::now() >= deadline {
+            looks += 1;
+            if looks >= limits::VERIFY_ROUNDS && Instant::now() >= deadline {
                 let more = usize::try_from(candidates.more).unwrap_or(usize::MAX);
                 compared.undecided = undecided.max(1).saturating_add(more);
                 return Ok(compared);
@@ -143,9 +144,8 @@ impl Chunk<'_> {
 
     /// The buckets to look into; `more` counts at least the differing rows of those that are too many.
     async fn differing_buckets(&self, more: &mut u64) -> Result<Vec<i32>> {
-        let source = self.ends.buckets(Side::Source, self.unit, self.range).await?;
-        self.target_has_it().await?;
-        let target = self.ends.buckets(Side::Target, self.unit, self.range).await?;
+        let buckets = |side| self.ends.buckets(side, self.unit, self.range);
+        let (source, target) = tokio::try_join!(buckets(Side::Source), buckets(Side::Target))?;
         let mut both: BTreeMap<i32, [Option<(i64, String)>; 2]> = BTreeMap::new();
         for (side, buckets) in [source, target].into_iter().enumerate() {
             for (number, sums) in buckets {
@@ -206,20 +206,19 @@ impl Chunk<'_> {
         let (mut differences, mut undecided) = (Vec::new(), 0);
         // Two texts can be one key: 1.0 and 1.00.
         let mut known = HashSet::new();
-        for batch in ids.chunks(limits::VERIFY_BATCH) {
-            let settled = match self.stream {
-                Some(stream) => {
-                    let mut batch = Batch { chunk: self, stream, open: batch.to_vec(), before: Vec::new() };
-                    let settled = batch.settle(deadline).await?;
-                    undecided += batch.open.len();
-                    settled
-                }
-                None => self.settle_at_rest(batch).await?,
-            };
-            for (id, source, target) in settled {
-                if known.insert((source.versions.clone(), target.versions.clone())) {
-                    differences.push(self.found(id, &source, &target));
-                }
+        let settled = match self.stream {
+            _ if ids.is_empty() => Vec::new(),
+            Some(stream) => {
+                let mut batch = Batch { chunk: self, stream, open: ids.to_vec(), before: Vec::new() };
+                let settled = batch.settle(deadline).await?;
+                undecided = batch.open.len();
+                settled
+            }
+            None => self.settle_at_rest(ids).await?,
+        };
+        for (id, source, target) in settled {
+            if known.insert((source.versions.clone(), target.versions.clone())) {
+                differences.push(self.found(id, &source, &target));
             }
         }
         Ok((differences, undecided))
@@ -264,9 +263,13 @@ impl Batch<'_> {
     async fn settle(&mut self, deadline: Instant) -> Result<Vec<(String, Sight, Sight)>> {
         let mut different = Vec::new();
         let mut number = 0;
-        while !self.open.is_empty() && (number < 2 || Instant::now() < deadline) {
+        while !self.open.is_empty() && (number < limits::VERIFY_ROUNDS || Instant::now() < deadline) {
             // Two rounds decide what rests. What is left is always being changed.
-            let samples = if number < 2 { 1 } else { limits::VERIFY_SAMPLES };
+            let samples = if number < 2 {
+                1
+            } else {
+                (limits::VERIFY_SIGHTS / self.open.len()).clamp(1, limits::VERIFY_SAMPLES)
+            };
             let rounds = self.round(samples).await?;
             let mut before = std::mem::take(&mut self.before).into_iter();
             let open = std::mem::take(&mut self.open);

@@ -19,7 +19,7 @@ pub(super) async fn describe(
     show_values: bool,
 ) -> Result<Vec<Difference>> {
     let mut differences = Vec::with_capacity(found.len());
-    for batch in found.chunks(limits::VERIFY_BATCH) {
+    for batch in found.chunks(limits::VERIFY_DESCRIBED) {
         let ids: Vec<String> = batch.iter().map(|found| found.id.clone()).collect();
         let (source, target) = tokio::try_join!(
             ends.column_hashes(Side::Source, unit, &ids),

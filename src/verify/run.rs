@@ -202,7 +202,6 @@ impl Run<'_> {
             [] => Vec::new(),
             found => describe(ends, unit, found, self.options.show_values).await?,
         };
-        self.listed.fetch_add(described.len(), Relaxed);
         let found = compared.differences.len() as u64 + compared.not_looked_at;
         self.progress.done(job.bytes, compared.rows_source, found);
         self.throttle.pass(compared.bytes.unsigned_abs()).await;
@@ -231,7 +230,11 @@ impl Run<'_> {
                 Kind::Different => report.different += found.rows,
             }
         }
-        report.differences.extend(described);
+        // Others may have listed theirs meanwhile.
+        let room = limits::VERIFY_CANDIDATES.saturating_sub(report.differences.len());
+        let before = report.differences.len();
+        report.differences.extend(described.into_iter().take(room));
+        self.listed.fetch_add(report.differences.len() - before, Relaxed);
     }
 
     fn fail(&self, unit: usize, fault: &Fault) {

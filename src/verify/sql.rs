@@ -119,18 +119,13 @@ impl Place {
         format!("SELECT convert_to(i, 'UTF8'), {hash} FROM {texts} WHERE {wanted} ORDER BY 1")
     }
 
-    /// The rows with these identities, joined to the identity's number `n`.
+    /// The rows `t` with these identities, joined to `v`, the identity's number; `None` if one can't be read.
     fn found(&self, ids: &[(usize, &str)]) -> Option<String> {
-        let rows = &self.rows;
+        let (rows, hash) = (&self.rows, self.hash.of(&format!("({})", self.row())));
         if self.key.is_empty() {
             let values: Vec<String> = ids.iter().map(|(n, id)| format!("({n}, {id}::int8)")).collect();
-            let columns: String =
-                self.columns.iter().map(|column| format!(", t.{}", quote_identifier(column))).collect();
-            let (hash, row) = (self.hash.of("\"cdc r\""), self.row());
             return Some(format!(
-                "(SELECT v.n AS \"cdc n\", t.* FROM (VALUES {}) AS v (n, h) JOIN (SELECT {hash} AS \"cdc h\", x.* FROM (SELECT \
-                 {row} AS \"cdc r\", tableoid, ctid, xmin{columns} FROM ({rows}) AS t OFFSET 0) AS x) AS t \
-                 ON t.\"cdc h\" = v.h) AS t",
+                "(VALUES {}) AS v (n, h) JOIN ({rows}) AS t ON {hash} = v.h",
                 values.join(", ")
             ));
         }
@@ -153,20 +148,20 @@ impl Place {
             .enumerate()
             .map(|(k, column)| {
                 let schema = quote_identifier(&column.equality_schema);
-                format!("t.{} OPERATOR({schema}.=) v.k{k}", quote_identifier(&column.name))
+                format!("{} OPERATOR({schema}.=) v.k{k}", of_t(&column.name))
             })
             .collect();
         Some(format!(
-            "(SELECT v.n AS \"cdc n\", t.* FROM (VALUES {}) AS v (n{names}) JOIN ({rows}) AS t ON {}) AS t",
+            "(VALUES {}) AS v (n{names}) JOIN ({rows}) AS t ON {}",
             values?.join(", "),
             conditions.join(" AND ")
         ))
     }
 
-    /// Number, version and content of each row with one of these identities; `None` if one can't be read.
+    /// Number, version and content of each row with one of these identities.
     pub(super) fn look_up(&self, ids: &[(usize, &str)]) -> Option<String> {
         Some(format!(
-            "SELECT \"cdc n\" AS n, concat_ws(' ', tableoid::text, ctid::text, xmin::text) AS version, {} AS content FROM {}",
+            "SELECT v.n, concat_ws(' ', t.tableoid::text, t.ctid::text, t.xmin::text) AS version, {} AS content FROM {}",
             self.hash.of(&format!("({})", self.row())),
             self.found(ids)?
         ))
@@ -177,24 +172,26 @@ impl Place {
         let hashes: Vec<String> =
             self.columns.iter().map(|column| self.hash.of(&format!("({})", row([column])))).collect();
         let found = self.found(ids)?;
-        Some(format!("SELECT \"cdc n\", ctid::text, ARRAY[{}]::int8[] FROM {found}", hashes.join(", ")))
+        Some(format!("SELECT v.n, t.ctid::text, ARRAY[{}]::int8[] FROM {found}", hashes.join(", ")))
     }
 
     /// The beginnings of the values of these columns, or without any of the whole row's text.
     pub(super) fn values(&self, id: &str, columns: &[String], chars: usize) -> Option<String> {
         let values: Vec<String> = match columns {
             [] => vec![format!("left({}, {chars})", self.row())],
-            _ => columns
-                .iter()
-                .map(|column| format!("left({}::text, {chars})", quote_identifier(column)))
-                .collect(),
+            _ => columns.iter().map(|column| format!("left({}::text, {chars})", of_t(column))).collect(),
         };
         Some(format!("SELECT ARRAY[{}]::text[] FROM {} LIMIT 1", values.join(", "), self.found(&[(0, id)])?))
     }
 }
 
+/// A column of the rows, which are `t` everywhere: it may have any name.
+fn of_t(column: &str) -> String {
+    format!("t.{}", quote_identifier(column))
+}
+
 fn row<'a>(columns: impl IntoIterator<Item = &'a String>) -> String {
-    let columns: Vec<String> = columns.into_iter().map(|column| quote_identifier(column)).collect();
+    let columns: Vec<String> = columns.into_iter().map(|column| of_t(column)).collect();
     format!("ROW({})::text", columns.join(", "))
 }
 
@@ -252,7 +249,7 @@ mod tests {
         assert_eq!(
             place(&["id", "V\""], &["id"]).sums(&range, &["id".to_owned()]),
             "SELECT count(*), coalesce(sum(hashtextextended(r COLLATE \"C\", 0)), 0)::text, \
-             coalesce(sum(octet_length(r)), 0)::int8 FROM (SELECT ROW(\"id\", \"V\"\"\")::text AS r FROM (SELECT \
+             coalesce(sum(octet_length(r)), 0)::int8 FROM (SELECT ROW(t.\"id\", t.\"V\"\"\")::text AS r FROM (SELECT \
              tableoid, ctid, xmin, \"id\", \"V\"\"\" FROM ONLY \"s\".\"t\") AS t WHERE (\"id\") >= \
              ('5'::pg_catalog.int8) OFFSET 0) AS x"
         );
@@ -271,9 +268,8 @@ mod tests {
         let sql = place(&["v", "id"], &["id"]).look_up(&[(0, "(7)"), (3, "(-8)")]).unwrap();
         assert!(
             sql.ends_with(
-                "FROM (SELECT v.n AS \"cdc n\", t.* FROM (VALUES (0, '7'::bigint), (3, '-8'::bigint)) AS v (n, k0) JOIN (SELECT \
-                 tableoid, ctid, xmin, \"v\", \"id\" FROM ONLY \"s\".\"t\") AS t ON t.\"id\" \
-                 OPERATOR(\"pg_catalog\".=) v.k0) AS t"
+                "FROM (VALUES (0, '7'::bigint), (3, '-8'::bigint)) AS v (n, k0) JOIN (SELECT tableoid, ctid, xmin, \
+                 \"v\", \"id\" FROM ONLY \"s\".\"t\") AS t ON t.\"id\" OPERATOR(\"pg_catalog\".=) v.k0"
             ),
             "{sql}"
         );

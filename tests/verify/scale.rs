@@ -1,12 +1,14 @@
 //! Large tables: the report and the memory stay small, and a rate is kept.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::support::churn::{self, Churn};
-use super::support::pair::{Pair, number};
+use super::support::pair::{Pair, connect};
 use super::{assert_same, table, verify};
 
 /// What the command may use at its peak, in KiB.
@@ -62,7 +64,7 @@ async fn an_emptied_table_has_a_short_report_and_takes_no_memory() {
     assert_eq!(t["missing"].as_i64().unwrap() + t["not_looked_at"].as_i64().unwrap(), 300_000);
     assert_eq!(
         t["ranges"].as_array().unwrap().len(),
-        t["chunks"].as_u64().unwrap() as usize,
+        usize::try_from(t["chunks"].as_u64().unwrap()).unwrap(),
         "{:#}",
         t["ranges"]
     );
@@ -81,23 +83,43 @@ async fn five_million_rows_are_never_different_under_a_thousand_changes_a_second
     let daemon = pair.streaming().await;
     let churn = Churn::start(&pair.source_url, ROWS, 1000);
     for run in 0..RUNS {
-        let began = Instant::now();
-        let cpu = backends_cpu(&pair).await;
+        let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+        let cost = tokio::spawn(cost(pair.source_url.clone(), Arc::clone(&stop)));
         let (status, text, peak) = measured(&pair, &["--json"]);
         let seconds = began.elapsed().as_secs_f64();
+        stop.store(true, Relaxed);
+        let (cpu_seconds, longest) = cost.await.unwrap();
         println!(
-            "run {run}: {seconds:.0} s, {:.0} rows/s, {} MiB, {:.0} % of a core on the source; {cpu}",
+            "run {run}: {seconds:.0} s, {:.0} rows/s, {} MiB; of the source {:.2} cores, no snapshot longer than {longest:.1} s",
             ROWS as f64 / seconds,
             peak / 1024,
-            0.0
+            cpu_seconds / seconds
         );
         assert_eq!(status, 0, "{text}");
         assert!(peak < MOST_KIB, "{peak} KiB");
     }
-    println!("changes: {:?}", churn.stop().await);
+    println!("changes, and those a second: {:?}", churn.stop().await);
     pair.ends_equal(daemon).await;
 }
 
-async fn backends_cpu(pair: &Pair) -> i64 {
-    number(&pair.source, "SELECT count(*) FROM pg_stat_activity").await
+/// What the comparison costs the source until it is over: seconds of its backends, and the longest that one of
+/// them has held a snapshot.
+async fn cost(url: String, stop: Arc<AtomicBool>) -> (f64, f64) {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let client = connect(&url).await;
+    let sql = "SELECT pid, coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8
+                 FROM pg_stat_activity WHERE application_name LIKE 'cdc_% verify'";
+    let (mut ticks, mut longest) = (std::collections::BTreeMap::new(), 0.0_f64);
+    while !stop.load(Relaxed) {
+        for row in client.query(sql, &[]).await.unwrap() {
+            let pid: i32 = row.get(0);
+            longest = longest.max(row.get(1));
+            // utime and stime (proc(5)), after the name in parentheses.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+            ticks.insert(pid, fields.map(|field| field.parse::<f64>().unwrap()).sum::<f64>());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    (ticks.values().sum::<f64>() / TICKS_PER_SECOND, longest)
 }

@@ -43,7 +43,7 @@ async fn make(pair: &Pair) {
         )
         .await
         .unwrap();
-    pair.write(&format!(
+    pair.write(
         "INSERT INTO keyless SELECT i % 7, nullif('x' || i % 3, 'x1') FROM generate_series(1, 2000) i;
          INSERT INTO whole SELECT i, 'v' FROM generate_series(1, 100) i;
          INSERT INTO nothing SELECT FROM generate_series(1, 5);
@@ -55,8 +55,8 @@ async fn make(pair: &Pair) {
          INSERT INTO other SELECT i, 'v' FROM generate_series(0, 199) i;
          INSERT INTO shuffled SELECT i, 'a' || i, i FROM generate_series(1, 100) i;
          INSERT INTO gone VALUES (1); INSERT INTO narrow VALUES (1);
-         INSERT INTO wide (id) SELECT generate_series(1, 100)"
-    ))
+         INSERT INTO wide (id) SELECT generate_series(1, 100)",
+    )
     .await;
 }
 
