@@ -102,9 +102,8 @@ impl Chunk<'_> {
             }
             let candidates = self.narrow().await?;
             let (differences, undecided) = self.settle(&candidates.ids, deadline).await?;
-            let is_over = !differences.is_empty() || candidates.more == 0 && undecided == 0;
-            // What was changing has been decided row by row, unless it was too much.
-            if is_over && !(differences.is_empty() && candidates.ids.is_empty()) {
+            // Every row was equal in a bucket, in the merge or by itself; or one of them is a difference.
+            if !differences.is_empty() || candidates.more == 0 && undecided == 0 {
                 compared.not_looked_at = candidates.more;
                 (compared.differences, compared.undecided) = (differences, undecided);
                 return Ok(compared);
