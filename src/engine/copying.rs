@@ -22,7 +22,7 @@ use crate::apply::Change;
 use crate::catalog::{Published, PublishedTable, TableName};
 use crate::chunk::{KeyRange, Xid};
 use crate::connect::{ConnInfo, Session};
-use crate::copy::{Answer, CopiedAgain, Look, Offered, Planned, PlannedTable, Planner};
+use crate::copy::{Answer, CopiedAgain, Look, Offered, Planned, PlannedTable, Planner, TableCopy};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Ledger, Phase, Severity, constraint_part};
 use crate::limits;
@@ -80,6 +80,8 @@ pub(super) struct Copying {
     roots: Vec<(TableName, TableName)>,
     /// Tables of which a chunk was copied since anything of them failed.
     well: HashSet<u32>,
+    /// The tables that are copied in more than one chunk. With one, all rows of a table have existed together.
+    in_chunks: HashMap<u32, TableCopy>,
     /// How often a table has failed since then.
     failures: HashMap<u32, u32>,
     /// What is in the way of every snapshot, for the status.
@@ -124,6 +126,7 @@ impl Copying {
             target: begin.target,
             roots: Vec::new(),
             well: HashSet::new(),
+            in_chunks: HashMap::new(),
             failures: HashMap::new(),
             in_the_way,
             ahead: VecDeque::new(),
@@ -318,8 +321,19 @@ impl Copying {
             let key = table.copy.chunk_key();
             self.router.add(relation, CopyTable::new(table.fence, key, chunks, self.checkpoint));
         }
+        self.add(table.copy, table.ranges);
+    }
+
+    /// The table's pending chunks are copied from now on.
+    fn add(&mut self, table: TableCopy, ranges: Vec<KeyRange>) {
+        let relation = table.source.oid;
+        if ranges.len() > 1 {
+            self.in_chunks.insert(relation, table.clone());
+        } else {
+            self.in_chunks.remove(&relation);
+        }
         let pending = self.router.pending(relation);
-        self.jobs.add(table.copy, table.ranges, pending);
+        self.jobs.add(table, ranges, pending);
     }
 
     /// Some chunks of a table that was over are copied again.
@@ -329,8 +343,7 @@ impl Copying {
         // What is routed is known, and what an earlier life had routed ended before the router's own fence.
         let chunks = CopyTable::new(Xid::new(0), table.copy.chunk_key(), table.chunks, self.checkpoint);
         self.router.copy_again(relation, chunks, self.checkpoint);
-        let pending = self.router.pending(relation);
-        self.jobs.add(table.copy, ranges, pending);
+        self.add(table.copy, ranges);
         self.end = End::NotYet;
         self.is_told = false;
         self.tell().await
@@ -353,26 +366,20 @@ impl Copying {
             Err(fault) if fault.is_unreachable() => Err(fault),
             Err(fault) => {
                 self.router.failed(&job.ids());
+                // What was copied at the same time may fail for the same reason.
+                let is_first = !self.jobs.is_resting(table.oid);
                 let failures = self.failures.entry(table.oid).or_default();
-                *failures += 1;
+                *failures += u32::from(is_first);
                 let times = *failures;
-                // One chunk has only rows that existed together. With more, constraints that were put back when
-                // all were over can be in the way: of rows that move while they are copied again, and of rows
-                // that somebody has changed there.
-                let is_conflict =
-                    fault.is_conflict() && job.chunks.iter().any(|(_, range)| *range != KeyRange::ALL);
-                let fault = match is_conflict && times < TIMES_UNTIL_FAILING {
-                    true => fault.reacting(Reaction::Retry).remedy(
-                        "nothing: it is copied again with a newer snapshot, and if that doesn't help, without the \
-                         constraint, which is put back when the rows are there",
-                    ),
-                    false => fault,
-                };
+                let is_conflict = fault.is_conflict() && self.in_chunks.contains_key(&table.oid);
+                let fault = if is_conflict { conflict(fault, times) } else { fault };
                 self.jobs.rest(&job, &fault, times);
-                self.report(table, times, &fault).await?;
+                if is_first || !is_conflict {
+                    self.report(table, times, &fault).await?;
+                }
                 // The table may look otherwise by now.
                 self.jobs.forget(table.oid);
-                let holds_back = is_conflict && times >= TIMES_UNTIL_HELD_BACK;
+                let holds_back = is_conflict && is_first && times >= TIMES_UNTIL_HELD_BACK;
                 self.look(Look { relation: table.oid, holds_back })
             }
         }
@@ -400,7 +407,12 @@ impl Copying {
             return Ok(fault);
         }
         let session = Session::open(&self.target, Side::Target, &format!("cdc_{} schema", self.name)).await?;
-        for table in self.jobs.tables_in_chunks(&self.router) {
+        for table in self
+            .in_chunks
+            .iter()
+            .filter(|(relation, _)| self.router.is_copied(**relation))
+            .map(|(_, table)| table)
+        {
             let held = schema::hold_back_now(&session, &self.name, &table.target, &table.source.key).await?;
             if !held.is_empty() {
                 let names: Vec<&str> = held.iter().map(|held| held.object.as_str()).collect();
@@ -466,6 +478,20 @@ impl Copying {
         }
         Ok(())
     }
+}
+
+/// What is done about a row that another one stands in the way of, for so many times in a row.
+fn conflict(fault: Fault, times: u32) -> Fault {
+    if times < TIMES_UNTIL_FAILING {
+        return fault.reacting(Reaction::Retry).remedy(
+            "nothing: it is copied again with a newer snapshot, and if that doesn't help, without the constraint, which \
+             is put back when the rows are there",
+        );
+    }
+    fault.remedy(
+        "the target has a row that stands in the way: delete that row there, or drop the constraint if only the target \
+         has it; it is copied again by itself",
+    )
 }
 
 fn whole_ms(duration: Duration) -> u64 {

@@ -71,13 +71,6 @@ impl Jobs {
         self.tables.insert(copy.source.oid, Table { copy: Arc::new(copy), ranges });
     }
 
-    /// The tables that are copied in more than one chunk, and of which not everything is over.
-    pub(super) fn tables_in_chunks(&self, router: &Router) -> Vec<Arc<TableCopy>> {
-        let is_meant =
-            |(relation, table): &(&u32, &Table)| table.ranges.len() > 1 && router.is_copied(**relation);
-        self.tables.iter().filter(is_meant).map(|(_, table)| Arc::clone(&table.copy)).collect()
-    }
-
     /// How the table is read and written isn't known any more.
     pub(super) fn forget(&mut self, relation: u32) {
         self.queue.retain(|chunk| chunk.relation != relation);
@@ -107,6 +100,11 @@ impl Jobs {
             }
             None => self.all_rest = Some(until),
         }
+    }
+
+    /// True if something of the table has failed a moment ago.
+    pub(super) fn is_resting(&self, relation: u32) -> bool {
+        self.rests.get(&relation).is_some_and(|until| *until > Instant::now())
     }
 
     /// Ends all jobs where they are, so that no snapshot stays open.

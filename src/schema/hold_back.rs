@@ -78,7 +78,7 @@ pub async fn hold_back(
 /// The same in a transaction of its own, for a table whose rows are there.
 ///
 /// # Errors
-/// As of [`hold_back`]; nothing is changed then.
+/// As of [`hold_back`].
 pub async fn hold_back_now(
     client: &Client,
     name: &str,
@@ -89,9 +89,9 @@ pub async fn hold_back_now(
     // A short wait: whoever waits for us must not be the one that is given up.
     let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", limits::DDL_LOCK_WAIT_MS);
     client.batch_execute(&begin).await.map_err(fault)?;
-    let held = hold_back(client, name, table, key).await;
-    client.batch_execute(if held.is_ok() { "COMMIT" } else { "ROLLBACK" }).await.map_err(fault)?;
-    held
+    let held = hold_back(client, name, table, key).await?;
+    client.batch_execute("COMMIT").await.map_err(fault)?;
+    Ok(held)
 }
 
 /// What is held back and not yet put back, in the order in which it was taken off.

@@ -55,7 +55,7 @@ async fn rows_that_swap_unique_values_and_truncates_don_t_keep_a_repair_from_its
     }
     stop.store(true, Relaxed);
     let (swaps, truncates) = (swaps.await.unwrap(), truncates.await.unwrap());
-    println!("{swaps} swaps, {truncates} truncates");
+    println!("{swaps} swaps, {truncates} truncates\n{}", daemon.log());
     pair.caught_up().await;
     pair.copied().await;
     assert_eq!(constraints(&pair.target).await, before);
