@@ -52,6 +52,8 @@ pub enum Command {
     Schema(Schema),
     /// Compare every row of both sides while they are live
     Verify(Verify),
+    /// Have what differs copied again by the running daemon, and verify it
+    Repair(Repair),
     /// Let a blocked daemon pass one transaction without applying it
     Skip(Skip),
     /// End the migration: remove slot, publication and ledger, and put back what was held back
@@ -173,6 +175,26 @@ fn rate(text: &str) -> Result<ByteSize, String> {
         Ok(ByteSize(0)) | Err(_) => Err("write 20MB or 20000000, for example".to_owned()),
         Ok(rate) => Ok(rate),
     }
+}
+
+/// `cdc repair`.
+#[derive(Args, Debug)]
+pub struct Repair {
+    /// Repair this table only; can be given several times
+    #[arg(long, value_name = "SCHEMA.TABLE", value_parser = table)]
+    pub table: Vec<TableName>,
+    /// Copy everything again, from a new slot on, over the rows that are there
+    #[arg(long, conflicts_with = "table")]
+    pub all: bool,
+    /// Why; it is recorded together with who asked
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Don't ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Print one JSON object
+    #[arg(long, requires = "yes")]
+    pub json: bool,
 }
 
 /// `cdc skip`.

@@ -139,11 +139,21 @@ pub const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long something may stand in the way of every snapshot before the status names it.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a chunk's rows wait for a lock on the target. While unique constraints are in place, a chunk can
+/// wait for the stream, and the stream for a chunk, of which the server sees only half.
+pub const COPY_LOCK_WAIT: Duration = Duration::from_secs(10);
+
 /// How long a table's copy rests after a failure that passes by itself; longer if that comes again.
 pub const COPY_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the ledger is asked whether something is to be copied again.
 pub const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a daemon may be blocked, or be away, before nobody waits for what it is to copy again.
+pub const REPAIR_GRACE: Duration = Duration::from_secs(10);
+
+/// How long nothing may move before nobody waits for that.
+pub const REPAIR_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a loop that waits for something comes round all the same.
 pub const TURN: Duration = Duration::from_secs(1);

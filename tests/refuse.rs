@@ -328,7 +328,16 @@ async fn a_hot_standby_is_refused_and_so_is_its_timeline_once_it_is_promoted() {
     let promoted = connect(&standby.url("postgres")).await;
     assert!(promoted.query_one("SELECT pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
     pair.daemon_source_url = standby.url("failover");
-    pair.refuses(2, &["another timeline", "made for 1, this is 2", "copied again"]).await;
+    pair.refuses(2, &["another timeline", "made for 1, this is 2", "cdc repair --all"]).await;
+    // Whatever either of them has lost or kept, the target is what the new primary is then.
+    let ask = "INSERT INTO cdc.repair (name, reason, os_user, host) VALUES ('failover', 'r', 'me', 'here')";
+    pair.target.batch_execute(ask).await.unwrap();
+    pair.target.batch_execute("DELETE FROM t; INSERT INTO t VALUES (2), (3)").await.unwrap();
+    pair.source = connect(&standby.url("failover")).await;
+    pair.source_url = standby.url("failover");
+    let daemon = pair.streaming().await;
+    pair.write("INSERT INTO t VALUES (3)").await;
+    pair.ends_equal(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -187,6 +187,39 @@ async fn a_slot_that_the_server_gave_up_is_lost_and_never_made_again() {
     assert_eq!(pair.status_text(&["--incidents"]).0, 2);
     assert!(daemon.terminate().await.success());
     pair.refuses(2, &["the replication slot cdc_lost is lost", "max_slot_wal_keep_size"]).await;
+
+    // Asked for while no daemon runs, and again while one is blocked by the loss of the next slot.
+    let ask = "INSERT INTO cdc.repair (name, reason, os_user, host) VALUES ('lost', 'r', 'me', 'here')";
+    pair.target.batch_execute(ask).await.unwrap();
+    pair.write("ALTER SYSTEM SET max_slot_wal_keep_size = -1").await;
+    pair.write("SELECT pg_reload_conf()").await;
+    let daemon = pair.daemon();
+    pair.target_is(
+        "copied again",
+        "SELECT NOT EXISTS (SELECT FROM cdc.repair WHERE finished_at IS NULL)",
+        &[],
+    )
+    .await;
+    pair.write("UPDATE t SET v = 'y' WHERE id < 100").await;
+    pair.caught_up().await;
+    pair.assert_equal().await;
+    pair.write("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots").await;
+    pair.write(
+        "DO 'BEGIN LOOP
+               BEGIN PERFORM pg_drop_replication_slot(''cdc_lost''); RETURN;
+               EXCEPTION WHEN object_in_use THEN
+                 PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots; PERFORM pg_sleep(0.01);
+               END;
+             END LOOP; END'",
+    )
+    .await;
+    pair.status_is("lost", |status| status["verdict"] == "lost" && status["daemon"]["state"] == "blocked")
+        .await;
+    pair.write("UPDATE t SET v = 'z' WHERE id > 19900").await;
+    pair.target.batch_execute(ask).await.unwrap();
+    let over = "SELECT count(*) = 2 FROM cdc.repair WHERE finished_at IS NOT NULL AND error IS NULL";
+    pair.target_is("copied again", over, &[]).await;
+    pair.ends_equal(daemon).await;
 }
 
 /// Somebody changes the publication that the daemon has made.

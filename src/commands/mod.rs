@@ -6,6 +6,7 @@ mod drop;
 mod exit;
 mod live;
 mod log;
+mod repair;
 mod run;
 mod schema;
 mod skip;
@@ -35,6 +36,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
             SchemaCommand::Diff(arguments) => schema::diff(&config()?, &arguments).await,
         },
         Command::Verify(arguments) => verify::run(&config()?, &arguments).await,
+        Command::Repair(arguments) => repair::run(&config()?, &arguments).await,
         Command::Skip(arguments) => or_no(skip::run(&config()?, &arguments).await),
         Command::Drop(arguments) => or_no(drop::run(&config()?, &arguments).await),
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,

@@ -9,7 +9,7 @@ use super::{Exit, json, print};
 use crate::cli::Verify as Arguments;
 use crate::config::Config;
 use crate::fault::Result;
-use crate::verify::{Options, Outcome, Part, Progress, verify};
+use crate::verify::{Options, Outcome, Part, Progress, Report, verify};
 
 /// How often the bar is drawn anew.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -24,20 +24,23 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> Result<Exit> 
         show_values: arguments.show_values,
         ..Options::default()
     };
-    let progress = Progress::default();
-    let report = {
-        let work = verify(config, &options, &progress);
-        tokio::select! {
-            report = work => report?,
-            never = show(&progress) => match never {},
-        }
-    };
+    let report = verify_with_bar(config, &options).await?;
     print(&if arguments.json { json(&report)? } else { report.to_string() })?;
     Ok(match report.outcome {
         Outcome::Same => Exit::Yes,
         Outcome::Different => Exit::No,
         Outcome::NotCompared => Exit::Unreachable,
     })
+}
+
+/// Compares, and shows how far that is.
+pub(super) async fn verify_with_bar(config: &Config, options: &Options) -> Result<Report> {
+    let progress = Progress::default();
+    let work = verify(config, options, &progress);
+    tokio::select! {
+        report = work => report,
+        never = show(&progress) => match never {},
+    }
 }
 
 /// Draws a bar on a terminal, until this is dropped.

@@ -219,7 +219,10 @@ impl Reader {
     /// Begins to write, where nothing of the chunks may be left: they were sent back, or rows have moved
     /// out of them that the stream could not tell.
     async fn begin_writing(&self, job: &Job) -> Result<()> {
-        let mut begin = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
+        let mut begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}",
+            limits::COPY_LOCK_WAIT.as_millis()
+        );
         let table = &job.table;
         if table.owns_target {
             for (_, range) in &job.chunks {

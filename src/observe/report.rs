@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use super::copy::summary;
 use super::lag::{Lag, Verdict};
 use super::status::{SlotStatus, Status};
-use crate::ledger::{ChangesByTable, Incident, Skip, Verification};
+use crate::ledger::{ChangesByTable, Incident, Repair, Skip, Verification};
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,6 +88,9 @@ impl fmt::Display for Status {
                 self.skipped.transactions
             )?;
             writeln!(f, "              the last: {last}")?;
+        }
+        for repair in &self.repairs {
+            writeln!(f, "  repair      {repair}")?;
         }
         if let Some(verify) = &self.last_verify {
             writeln!(f, "  verified    {verify}")?;
@@ -184,6 +187,22 @@ impl fmt::Display for Skip {
             write!(f, " at {at}, dropped {}", changes(self.dropped.as_ref()))?;
         }
         write!(f, "; asked by {} ({}@{}): {}", self.role, self.os_user, self.host, self.reason)
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match (&self.table, self.again.relation, &self.again.ranges) {
+            (_, None, _) => "everything".to_owned(),
+            (Some(table), _, Some(ranges)) => format!("{table}, key ranges {}", ranges.len()),
+            (Some(table), _, None) => format!("{table}, all rows"),
+            (None, Some(relation), _) => format!("the table with the oid {relation}"),
+        };
+        let since = match &self.begun_at {
+            Some(at) => format!("under way since {at}"),
+            None => format!("asked for {}, waits for the daemon", self.asked_at),
+        };
+        write!(f, "{what}: {since}; asked by {} ({}@{}): {}", self.role, self.os_user, self.host, self.reason)
     }
 }
 

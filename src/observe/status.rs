@@ -8,7 +8,7 @@ use super::lag::{Lag, Limits, Verdict};
 use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Skip, Verification};
+use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Repair, Skip, Verification};
 use crate::lsn::Lsn;
 use crate::replication::Slot;
 
@@ -37,6 +37,8 @@ pub struct Status {
     pub source_error: Option<String>,
     /// The transactions that the operator has had skipped: the target lacks their changes.
     pub skipped: Skipped,
+    /// What is asked to be copied again and is not yet over.
+    pub repairs: Vec<Repair>,
     /// The verification that has ended last; null if there was none.
     pub last_verify: Option<Verification>,
     /// Incidents, open ones first, then the latest. One of them, more with `--incidents`.
@@ -146,6 +148,7 @@ pub async fn look(
         slot: None,
         source_error: None,
         skipped: if has_ledger { skipped(ledger).await? } else { Skipped::default() },
+        repairs: if has_ledger { ledger.open_repairs().await? } else { Vec::new() },
         last_verify: if has_ledger { ledger.last_verification().await? } else { None },
         incidents: if has_ledger { ledger.incidents(incidents).await? } else { Vec::new() },
     };

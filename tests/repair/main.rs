@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod all;
+mod command;
 mod kill;
 mod kinds;
 mod live;
