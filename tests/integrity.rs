@@ -263,8 +263,14 @@ async fn sequences_of_every_kind_are_compared_with_the_rows() {
     assert!(switched.to_string().contains(
         "  id of public.p: public.p_id_seq gives 7 next; furthest value in the table 7, last one of the source 7\n"
     ));
-    // A sequence that counts down collides from below.
-    pair.target.batch_execute("SELECT setval('down', -10, false)").await.unwrap();
-    let down = all_sequences(&pair).await;
-    assert_eq!(down.sequences[4].state, SequenceState::Behind, "{down:?}");
+    // One that counts down collides from below; and the very next value is enough.
+    pair.target
+        .batch_execute(
+            "SELECT setval('down', -10, false); INSERT INTO a VALUES (4, 1, 0, 'the next one'), (-7, 1, 2000, 'beyond')",
+        )
+        .await
+        .unwrap();
+    let collide = all_sequences(&pair).await;
+    assert_eq!(line(&collide.sequences[2]), "public.a.id Some(3) Some(4) Some(4) Behind");
+    assert_eq!(line(&collide.sequences[4]), "public.a.down Some(-10) Some(-10) Some(-10) Behind");
 }
