@@ -71,8 +71,6 @@ pub struct PlannerSettings {
     pub publications: Vec<String>,
     /// What to do with rows that are there already.
     pub existing_rows: ExistingRows,
-    /// Everything is copied again: rows that are there stay until their chunk takes their place.
-    pub starts_over: bool,
     /// About how many bytes a chunk has.
     pub chunk_bytes: u64,
 }
@@ -227,8 +225,7 @@ impl Planner {
         let key = if ranges.len() == 1 && copy.owns_target { &[][..] } else { &table.key };
         schema::hold_back(&*self.target, &self.settings.name, &copy.target, key).await?;
         let target = std::slice::from_ref(&copy.target);
-        let are_replaced = self.settings.starts_over || !copy.owns_target;
-        if !are_replaced && !rows_exist(&self.target, target).await?.is_empty() {
+        if copy.owns_target && !rows_exist(&self.target, target).await?.is_empty() {
             if self.settings.existing_rows == ExistingRows::Refuse {
                 return Err(existing_rows(target));
             }

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::again::{Piece, overlay};
+use super::partitions::refuse_meeting;
 use super::plan::plan;
 use super::planner::{CopiedAgain, Planned, Planner, recorded};
 use super::table::TableCopy;
@@ -80,6 +81,8 @@ impl Planner {
             .table(repair.table.clone().unwrap_or_else(|| format!("with the oid {relation}"))));
         };
         let (target, through_root) = destination(&self.target, &table.name, table.root.as_ref()).await?;
+        let publications = &self.settings.publications;
+        refuse_meeting(&self.source, &self.target, publications, &table, &target, through_root).await?;
         let copy = TableCopy::new(table, &target, through_root);
         let table = &copy.source;
         if through_root {

@@ -224,8 +224,10 @@ async fn planner(config: &Config, ledger: &Ledger, epoch: i64, publications: &[S
             name: config.name.clone(),
             epoch,
             publications: publications.to_vec(),
-            existing_rows: config.tables.existing_rows,
-            starts_over: ledger.is_starting_over().await?,
+            existing_rows: match ledger.is_starting_over().await? {
+                true => ExistingRows::Replace,
+                false => config.tables.existing_rows,
+            },
             chunk_bytes,
         },
     })
