@@ -58,7 +58,7 @@ impl Report {
 
     /// Takes in what was found before.
     pub(super) fn found(&mut self, before: verify::Report) {
-        if before.outcome == verify::Outcome::Same {
+        if of_rows(&before) == verify::Outcome::Same {
             self.outcome = Outcome::Same;
         }
         self.before = Some(before);
@@ -72,7 +72,7 @@ impl Report {
         if !unknown.is_empty() {
             self.error = Some(format!("could not be compared, and are as they were: {}", unknown.join(", ")));
         }
-        self.outcome = match after.outcome {
+        self.outcome = match of_rows(&after) {
             verify::Outcome::Same if is_refused => Outcome::Different,
             verify::Outcome::Same if self.error.is_some() => Outcome::NotRepaired,
             verify::Outcome::Same => Outcome::Repaired,
@@ -80,6 +80,18 @@ impl Report {
             verify::Outcome::NotCompared => Outcome::NotRepaired,
         };
         self.after = Some(after);
+    }
+}
+
+/// What came out of comparing the rows: nothing else is copied again.
+fn of_rows(report: &verify::Report) -> verify::Outcome {
+    let is_any = |outcome| report.tables.iter().any(|table| table.outcome == outcome);
+    if is_any(verify::Outcome::Different) {
+        verify::Outcome::Different
+    } else if report.error.is_some() || report.tables.is_empty() || is_any(verify::Outcome::NotCompared) {
+        verify::Outcome::NotCompared
+    } else {
+        verify::Outcome::Same
     }
 }
 
