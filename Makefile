@@ -77,9 +77,9 @@ fuzz: ## any bytes into the decoder, any text into the configuration: FUZZ_RUNS 
 	cargo fuzz run --sanitizer none config fuzz/corpus/config fuzz/seeds/config -- -runs=$$(($(FUZZ_RUNS) / 5))
 
 .PHONY: torture
-torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROUNDS times (300); three million rows under load
+torture: servers ## a million simulated runs (SEEDS); kill, cut and restart, ROUNDS times (300); three million rows under load; five million verified under it
 	CDC_SIMULATOR_SEEDS=$(SEEDS) cargo test --release --locked --lib simulator::seeds::every -- --nocapture
-	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy --test memory -- --ignored --nocapture
+	CDC_TORTURE_ROUNDS=$(ROUNDS) cargo test --release --locked --test torture --test copy --test memory --test verify -- --ignored --nocapture
 
 .PHONY: vector
 vector: # PostgreSQL 16 and 18 with pgvector, for the tests between them

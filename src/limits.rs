@@ -208,7 +208,7 @@ pub const VERIFY_DESCRIBED: usize = 100;
 pub const VERIFY_ROUNDS: usize = 8;
 
 /// How often the source is asked, one time after the other, for a row that changes all the time.
-pub const VERIFY_SAMPLES: usize = 50;
+pub const VERIFY_SAMPLES: usize = 200;
 
 /// The most sights of such rows that are kept.
 pub const VERIFY_SIGHTS: usize = 5_000;

@@ -83,17 +83,17 @@ impl Ledger {
         Ok(row.map(|row| DaemonNow { state: row.get(0), checkpoint: row.get(1), is_running: row.get(2) }))
     }
 
-    /// How often the chunks of these tables were copied, all together; `None` while one of them is not on the
-    /// target, or is no more in the stream.
+    /// When the last chunk of these tables was copied, as the target's clock had it; `None` while one of them is
+    /// not on the target, or is no more in the stream.
     ///
     /// # Errors
     /// If the target can't be asked.
-    pub async fn copies(&self, relations: &[u32]) -> Result<Option<i64>> {
+    pub async fn copied_at(&self, relations: &[u32]) -> Result<Option<String>> {
         let row = self
             .session
             .query_one(
                 "SELECT CASE WHEN bool_and(state = 'done') AND count(DISTINCT relation) = pg_catalog.cardinality($2::oid[])
-                             THEN sum(copies)::bigint END
+                             THEN max(finished_at)::text END
                    FROM cdc.chunk WHERE name = $1 AND relation = ANY ($2::oid[])",
                 &[&self.name, &relations],
             )

@@ -318,7 +318,7 @@ impl Batch<'_> {
     /// While a chunk waits to be copied again, its changes don't arrive, and its rows may differ.
     async fn was_not_copied_again(&self) -> Result<()> {
         let unit = self.chunk.unit;
-        if self.stream.ledger().copies(&unit.relations).await? == Some(unit.copies) {
+        if self.stream.ledger().copied_at(&unit.relations).await?.as_ref() == Some(&unit.copied_at) {
             return Ok(());
         }
         Err(Fault::retry("it is being copied again").table(unit.name.to_string()).reacting(Reaction::Retry))

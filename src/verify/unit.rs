@@ -22,8 +22,8 @@ pub(super) struct Unit {
     pub(super) relations: Vec<u32>,
     /// The columns that its chunks are ranges of.
     pub(super) range_columns: Vec<String>,
-    /// How often its chunks had been copied when the comparison began.
-    pub(super) copies: i64,
+    /// When the last of its chunks had been copied when the comparison began.
+    pub(super) copied_at: String,
     /// How large it is on the source.
     pub(super) bytes: u64,
     /// The ranges to compare, if not all of it.
@@ -176,7 +176,7 @@ impl Search<'_> {
     async fn unit(&self, parts: Vec<PublishedTable>) -> Result<Unit> {
         let table = parts.first().cloned().ok_or_else(|| Fault::bug("a table that is none"))?;
         let relations: Vec<u32> = parts.iter().map(|part| part.oid).collect();
-        let Some(copies) = self.ledger.copies(&relations).await? else {
+        let Some(copied_at) = self.ledger.copied_at(&relations).await? else {
             return Err(Fault::person("it is still being copied").table(table.name.to_string()));
         };
         let (target, through_root) = match destination(self.target, &table.name, table.root.as_ref()).await {
@@ -225,7 +225,7 @@ impl Search<'_> {
         Ok(Unit {
             name: if through_root { target.name.clone() } else { table.name.clone() },
             relations,
-            copies,
+            copied_at,
             range_columns: table.chunk_columns().to_vec(),
             bytes: parts.iter().map(|part| part.bytes).sum(),
             ranges: part.map(|part| part.ranges.clone()).unwrap_or_default(),

@@ -12,7 +12,7 @@ use super::{assert_same, differences, verify};
 const ROWS: i64 = 20_000;
 
 /// How often it is verified, in each way of being slow.
-const RUNS: usize = 6;
+const RUNS: usize = 4;
 
 /// Rows that never rest: one that counts, one that flips between two values, one that comes and goes within a
 /// transaction and across two, one whose key wanders, and a table without a key that is never the same.
