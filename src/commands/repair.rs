@@ -175,9 +175,8 @@ async fn what_differs(
     let found = verify_with_bar(config, &Options { only, ..Options::default() }).await?;
     let mut wanted = Wanted { again: Vec::new(), parts: Some(Vec::new()), question: found.to_string() };
     for table in found.tables.iter().filter(|table| table.outcome == verify::Outcome::Different) {
-        let Some((schema, name)) = table.table.split_once('.') else { continue };
         let parts = wanted.parts.get_or_insert_default();
-        parts.push(Part { table: TableName::new(schema, name), ranges: table.ranges.clone() });
+        parts.push(Part { table: table.name.clone(), ranges: table.ranges.clone() });
         for relation in &table.relations {
             let copied = ledger.copied_table(*relation).await?;
             wanted.again.push(Again {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::besides::Besides;
+use crate::catalog::TableName;
 use crate::chunk::KeyRange;
 use crate::fault::{Fault, Side};
 use crate::ledger::Verification;
@@ -60,6 +61,9 @@ pub struct Report {
 pub struct TableReport {
     /// `schema.table`; the topmost parent where partitions that the target lacks are compared together.
     pub table: String,
+    /// The same, as its two parts.
+    #[serde(skip)]
+    pub name: TableName,
     /// Its oid on the source, or those of the partitions that are compared together.
     pub relations: Vec<u32>,
     /// What came out of it.
@@ -150,9 +154,10 @@ pub struct Values {
 
 impl TableReport {
     /// Of a table of which nothing is known yet.
-    pub(super) fn new(table: String, relations: Vec<u32>) -> Self {
+    pub(super) fn new(name: TableName, relations: Vec<u32>) -> Self {
         Self {
-            table,
+            table: name.to_string(),
+            name,
             relations,
             outcome: Outcome::NotCompared,
             rows_source: 0,

@@ -67,7 +67,7 @@ pub(super) async fn run(
     };
     let found = search.units().await?;
     for (name, relation, reason) in found.not_compared {
-        let mut table = TableReport::new(name.to_string(), vec![relation]);
+        let mut table = TableReport::new(name, vec![relation]);
         table.not_compared = Some(reason);
         tables.push(table);
     }
@@ -75,7 +75,7 @@ pub(super) async fn run(
         return Err(Fault::person("there is no table in the stream").remedy("see cdc status"));
     }
     let report =
-        |unit: &Unit| Mutex::new((TableReport::new(unit.name.to_string(), unit.relations.clone()), None));
+        |unit: &Unit| Mutex::new((TableReport::new(unit.name.clone(), unit.relations.clone()), None));
     let run = Run {
         config,
         options,
