@@ -105,7 +105,15 @@ fn the_demo_ends_identical_and_leaves_nothing_behind() {
     assert!(!demo.traces().is_empty(), "what is looked for later isn't found now");
     let (status, said) = demo.ended();
     assert_eq!(status.code(), Some(0), "{said}");
-    for wanted in ["kill -9", "cdc run starts again", "rows in 13 tables\n", "\nidentical  "] {
+    for wanted in [
+        "kill -9",
+        "cdc run starts again",
+        "finds them:\n           different public.clients id=",
+        ": total_spent, visit_history\n           extra public.companies id=1\n           missing public.reminders id=",
+        "(3 tables), and verifies them",
+        "rows in 13 tables\n",
+        "\nidentical  ",
+    ] {
         assert!(said.contains(wanted), "it never said {wanted:?}:\n{said}");
     }
     assert!(!said.contains('\x1b'), "colours without a terminal:\n{said}");

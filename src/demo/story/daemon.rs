@@ -1,4 +1,4 @@
-//! `cdc run`, the real one: this executable as a process of its own.
+//! `cdc run` and other commands, the real ones: this executable as a process of its own.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -30,32 +30,8 @@ pub(super) struct Daemon {
 impl Daemon {
     /// Starts it.
     pub(super) fn start(arguments: &Arguments) -> Result<Self> {
-        let executable = std::env::current_exe()
-            .map_err(|e| Fault::bug(format!("this executable can't be found: {e}")))?;
-        // The kernel kills it when we die, whatever we die of. If that was before it had been told to, the
-        // daemon's parent is another one by now, and it doesn't even begin.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "sh", "-c", "test \"$PPID\" = \"$0\" && exec \"$@\""]);
-        command.arg(std::process::id().to_string()).arg(executable);
-        if let Some(file) = &arguments.file {
-            command.arg("--config").arg(file);
-        }
-        let named =
-            [("--name", &arguments.name), ("--source", &arguments.source), ("--target", &arguments.target)];
-        for (option, value) in named {
-            if let Some(value) = value {
-                command.args([option, value]);
-            }
-        }
-        for (name, _) in std::env::vars_os() {
-            // Meant for somebody else's databases.
-            if ["PG", "CDC_"].iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
-                command.env_remove(name);
-            }
-        }
-        // A group of its own: Ctrl-C in a terminal is for us, and we decide what it means for the daemon.
-        command.arg("run").process_group(0).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = command(arguments, &["run"])?;
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| {
             Fault::person(format!("can't run setpriv: {e}")).remedy("install it: it is part of util-linux")
         })?;
@@ -109,6 +85,36 @@ impl Daemon {
             tokio::time::sleep(ASK_EVERY).await;
         }
     }
+}
+
+/// A command of this executable, as a process that ends with this one.
+pub(super) fn command(arguments: &Arguments, what: &[&str]) -> Result<Command> {
+    let executable =
+        std::env::current_exe().map_err(|e| Fault::bug(format!("this executable can't be found: {e}")))?;
+    // The kernel kills it when we die, whatever we die of. If that was before it had been told to, its
+    // parent is another one by now, and it doesn't even begin.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "sh", "-c", "test \"$PPID\" = \"$0\" && exec \"$@\""]);
+    command.arg(std::process::id().to_string()).arg(executable);
+    if let Some(file) = &arguments.file {
+        command.arg("--config").arg(file);
+    }
+    let named =
+        [("--name", &arguments.name), ("--source", &arguments.source), ("--target", &arguments.target)];
+    for (option, value) in named {
+        if let Some(value) = value {
+            command.args([option, value]);
+        }
+    }
+    for (name, _) in std::env::vars_os() {
+        // Meant for somebody else's databases.
+        if ["PG", "CDC_"].iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            command.env_remove(name);
+        }
+    }
+    // A group of its own: Ctrl-C in a terminal is for us, and we decide what it means for the command.
+    command.args(what).process_group(0).current_dir("/").stdin(Stdio::null());
+    Ok(command)
 }
 
 impl Drop for Daemon {

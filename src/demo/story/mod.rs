@@ -6,7 +6,8 @@
 //!                │                    ▲                        │
 //!                │             kill -9, once                   │
 //!                └──────► cdc status, many times ◄─────────────┘
-//!                └──────► compare, at the end    ◄─────────────┘
+//!                └──────► compare, at the end    ◄─────────────┤
+//!                └──────► cdc verify, cdc repair ◄── rows that somebody changes
 //! ```
 //!
 //! [`tell`] goes through it from the top down; a [`Screen`] shows it.
@@ -14,6 +15,7 @@
 mod daemon;
 mod live;
 mod migration;
+mod proof;
 mod screen;
 mod servers;
 mod summary;
@@ -23,10 +25,11 @@ pub use screen::Screen;
 use std::time::{Duration, Instant};
 
 use self::migration::Migration;
+use self::proof::prove;
 use self::screen::{count, size};
 use self::servers::{EXAMPLE, Servers};
 use self::summary::{Copied, Killed, Summary};
-use super::compare::compare;
+use super::compare::{Comparison, compare};
 use super::writer::Writer;
 use crate::fault::Result;
 use crate::ledger::{CopyProgress, Phase};
@@ -122,11 +125,20 @@ async fn to_the_end(plan: &Plan, servers: &Servers, screen: &mut Screen) -> Resu
     let seconds = stopped.elapsed().as_secs_f64();
     screen.step(&format!("the application stops; {seconds:.1} s later the target has its last change"));
 
-    screen.busy("comparing every row of every table");
-    let comparison = compare(&servers.source_url(), &servers.target_url()).await?;
-    screen.step("every row of every table is compared");
+    let mut comparison = compared(servers, screen, "every row of every table is compared").await?;
+    if comparison.is_equal() {
+        prove(servers, screen).await?;
+        comparison = compared(servers, screen, "every row of every table is compared once more").await?;
+    }
     migration.stop().await?;
     Ok(Summary { copied, written, while_streaming, comparison })
+}
+
+async fn compared(servers: &Servers, screen: &mut Screen, done: &str) -> Result<Comparison> {
+    screen.busy("comparing every row of every table");
+    let comparison = compare(&servers.source_url(), &servers.target_url()).await?;
+    screen.step(done);
+    Ok(comparison)
 }
 
 /// Lets everything be copied, with a `kill -9` in the middle.

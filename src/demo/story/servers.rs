@@ -32,6 +32,18 @@ pub(super) struct Stock {
     pub(super) bytes: u64,
 }
 
+/// Three rows that are not as on the source.
+const CORRUPTION: &str = "
+    WITH changed AS (
+      UPDATE clients SET total_spent = total_spent + 0.01, visit_history = visit_history || '[\"never\"]'
+       WHERE id = (SELECT max(id) FROM clients) RETURNING 'different public.clients id=' || id AS row),
+    removed AS (
+      DELETE FROM reminders WHERE id = (SELECT max(id) FROM reminders)
+      RETURNING 'missing public.reminders id=' || id AS row),
+    added AS (
+      INSERT INTO companies (id, title) VALUES (1, 'nobody''s') RETURNING 'extra public.companies id=' || id AS row)
+    SELECT array_agg(row) FROM (TABLE changed UNION ALL TABLE removed UNION ALL TABLE added) AS all_of_them";
+
 impl Servers {
     /// Starts both.
     pub(super) async fn start() -> Result<Self> {
@@ -87,6 +99,18 @@ impl Servers {
         let row = source.query_one(STOCK, &[]).await.map_err(fault)?;
         let number = |column| row.get::<_, i64>(column).unsigned_abs();
         Ok(Stock { tables: number(0), rows: number(1), bytes: number(2) })
+    }
+
+    /// Changes a row of the target, removes one and adds one, where nothing keeps one from it. Gives them as a
+    /// verification names them, in order.
+    pub(super) async fn corrupt(&self) -> Result<Vec<String>> {
+        let target = connect(Side::Target, &self.target_url()).await?;
+        let fault = |e| Fault::sql(Side::Target, "changing the target", &e);
+        target.batch_execute("SET session_replication_role = replica").await.map_err(fault)?;
+        let row = target.query_one(CORRUPTION, &[]).await.map_err(fault)?;
+        let mut made: Vec<String> = row.get(0);
+        made.sort();
+        Ok(made)
     }
 
     /// The position up to which the source has written.
