@@ -147,6 +147,34 @@ async fn every_type_arrives(source: &Cluster, target: &Cluster) {
     let invalid = "SELECT count(*) FROM pg_index WHERE NOT (indisvalid AND indisready)";
     assert_eq!(number(&pair.target, invalid).await, 0);
 
+    // One number of a vector, wherever it is, is found and put right.
+    pair.target
+        .batch_execute(
+            "SET session_replication_role = replica; UPDATE v SET three = three + '[0,0,0.0001]' WHERE id = 10010;
+             UPDATE wide SET a = subvector(a, 1, 15999) || '[0.5]' WHERE id = 7; DELETE FROM whole WHERE a = '[9,9]';
+             UPDATE keyed SET a = '[77,77]' WHERE a = '[30,2]'",
+        )
+        .await
+        .unwrap();
+    let found = pair.run(&["verify", "--json"]);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    let columns = |table: &str| {
+        let tables = found["tables"].as_array().unwrap();
+        let table = tables.iter().find(|found| found["table"] == table).unwrap();
+        table["differences"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["columns"].to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(columns("public.v"), [r#"["three"]"#]);
+    assert_eq!(columns("public.wide"), [r#"["a"]"#]);
+    assert!(!columns("public.whole").is_empty() && columns("public.keyed").len() >= 2, "{found:#}");
+    assert_eq!(pair.run(&["repair", "--yes"]).status.code(), Some(0));
+    pair.assert_equal().await;
+
     // What the target's column can't hold stops the stream by name, and nothing is lost.
     pair.target.batch_execute("ALTER TABLE wide ALTER a TYPE vector(2) USING NULL").await.unwrap();
     pair.write("INSERT INTO wide SELECT 99, a, h, 2 FROM wide WHERE id = 1").await;

@@ -171,7 +171,7 @@ async fn values(client: &Client) -> Vec<Corruption> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_corruptions_are_found_and_named_while_a_writer_goes_on() {
+async fn two_hundred_corruptions_are_found_named_and_repaired_while_a_writer_goes_on() {
     let pair = Pair::new("corrupt").await;
     for example in EXAMPLES {
         // Three databases in one: each is made and filled in `public`, and then moved away.
@@ -217,6 +217,9 @@ async fn two_hundred_corruptions_are_found_and_named_while_a_writer_goes_on() {
     let found = differences(&report);
     assert_eq!(found, expected, "{report:#}");
     assert_eq!((status, report["outcome"].as_str()), (1, Some("different")));
+    let repaired = pair.run(&["repair", "--yes"]);
+    let said = String::from_utf8_lossy(&repaired.stdout);
+    assert!(repaired.status.success() && said.contains("what was copied again is the same now"), "{said}");
     writer.stop().await;
-    assert!(daemon.terminate().await.success());
+    pair.ends_equal(daemon).await;
 }
