@@ -277,7 +277,7 @@ pub async fn every_type(pair: &Pair) -> Situation {
         }
     }
     for (i, (ty, one, other)) in ALIKE.iter().enumerate() {
-        if is_known(pair, ty, one).await {
+        if is_known(pair, ty, one).await && is_known(pair, ty, other).await {
             of_a_pair(&mut situation, i, ty, one, other);
         } else {
             left_out.push(format!("{ty} {one}"));
