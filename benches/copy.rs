@@ -6,63 +6,21 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::process::{Child, Command, Stdio};
+mod support;
+
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cdc::demo::{Cluster, compare::compare};
-use tokio_postgres::{Client, NoTls};
 
-const TABLE: &str = "CREATE TABLE events (
-    id bigint PRIMARY KEY, ref uuid NOT NULL, title text NOT NULL, body jsonb NOT NULL,
-    at timestamptz NOT NULL, price numeric)";
+use support::{EVENTS, FILL_EVENTS, connect, daemon, fresh_database, peak_kib, rows, until};
 
-const FILL: &str = "INSERT INTO events
-    SELECT i, md5(i::text)::uuid, 'event number ' || i,
-           jsonb_build_object('kind', i % 7, 'tags', jsonb_build_array('a', i), 'note', repeat('x', (i % 40)::int)),
-           timestamptz '2026-01-01' + i * interval '1 second', round((i % 100000)::numeric / 7, 3)
-      FROM generate_series(1, $1::bigint) i";
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-async fn fresh_database(cluster: &Cluster, name: &str) -> Client {
-    connect(&cluster.url("postgres")).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    connect(&cluster.url(name)).await
-}
-
-async fn until(client: &Client, sql: &str) {
-    while !client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The most memory that a process has had, in KiB.
-fn peak_kib(child: &Child) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned()
-}
-
-async fn with_cdc(source: &Cluster, target: &Cluster) -> (Duration, String) {
+async fn with_cdc(source: &Cluster, target: &Cluster) -> (Duration, u64) {
     let client = fresh_database(target, "by_cdc").await;
-    client.batch_execute(TABLE).await.unwrap();
+    client.batch_execute(EVENTS).await.unwrap();
     let began = Instant::now();
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_cdc"))
-        .args(["--name", "bench", "run"])
-        .env("CDC_SOURCE_URL", source.url("bench"))
-        .env("CDC_TARGET_URL", target.url("by_cdc"))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    until(&client, "SELECT to_regclass('cdc.held_back') IS NOT NULL").await;
-    until(&client, "SELECT coalesce((SELECT consistent_since IS NOT NULL FROM cdc.migration), false)").await;
-    let took = began.elapsed();
-    let peak = peak_kib(&daemon);
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-    (took, peak)
+    let daemon = daemon(&source.url("bench"), &target.url("by_cdc"), &client).await;
+    (began.elapsed(), peak_kib(&daemon.0).unwrap())
 }
 
 async fn with_dump(source: &Cluster, target: &Cluster) -> Duration {
@@ -87,7 +45,7 @@ async fn with_dump(source: &Cluster, target: &Cluster) -> Duration {
 
 async fn with_native(source: &Cluster, target: &Cluster) -> Duration {
     let client = fresh_database(target, "by_native").await;
-    client.batch_execute(TABLE).await.unwrap();
+    client.batch_execute(EVENTS).await.unwrap();
     connect(&source.url("bench"))
         .await
         .batch_execute("CREATE PUBLICATION native FOR TABLE events")
@@ -105,11 +63,11 @@ async fn with_native(source: &Cluster, target: &Cluster) -> Duration {
 
 #[tokio::main]
 async fn main() {
-    let rows: i64 = std::env::var("CDC_BENCH_ROWS").map_or(1_000_000, |rows| rows.parse().unwrap());
+    let rows = rows(1_000_000);
     let (source, target) = (Cluster::start("source").await.unwrap(), Cluster::start("target").await.unwrap());
     let client = fresh_database(&source, "bench").await;
-    client.batch_execute(TABLE).await.unwrap();
-    client.execute(FILL, &[&rows]).await.unwrap();
+    client.batch_execute(EVENTS).await.unwrap();
+    client.execute(FILL_EVENTS, &[&rows]).await.unwrap();
     for sql in ["VACUUM ANALYZE events", "CHECKPOINT"] {
         client.batch_execute(sql).await.unwrap();
     }
@@ -124,7 +82,7 @@ async fn main() {
         println!("{what:<28} {seconds:>9.1} {:>12.0}", rows as f64 / seconds);
     };
     let (took, peak) = with_cdc(&source, &target).await;
-    print(&format!("cdc run (peak {peak})"), took);
+    print(&format!("cdc run (peak {peak} kB)"), took);
     print("pg_dump | psql", with_dump(&source, &target).await);
     print("native subscription", with_native(&source, &target).await);
     for copy in ["by_cdc", "by_dump", "by_native"] {
