@@ -132,7 +132,7 @@ struct Daemon<'a> {
     /// A fault that could not be written into the ledger when it happened.
     unrecorded: Option<(Severity, Fault)>,
     large_rows: LargeRows,
-    /// The repairs that were asked for when it started last: a start takes up what it can.
+    /// The repairs that were open when it started last: a start takes up what it can.
     repairs: Vec<i64>,
 }
 
@@ -158,7 +158,7 @@ impl Daemon<'_> {
     async fn start(&mut self) -> Result<(Engine, Ledger)> {
         let (session, ledger) = self.lock().await?;
         self.say(DaemonState::Starting, None).await;
-        self.repairs = repairs_to_begin(&ledger).await?;
+        self.repairs = open_repairs(&ledger).await?;
         let prepared = engine::prepare(self.config, &session, &ledger).await?;
         if let Some((severity, fault)) = self.unrecorded.take() {
             ledger.record_incident(severity, &fault).await?;
@@ -361,15 +361,15 @@ async fn asked_to_skip(ledger: &Ledger, known: &[Lsn]) {
 /// Returns when something else than this is to be copied again.
 async fn asked_to_repair(ledger: &Ledger, known: &[i64]) {
     let is_known = |repairs: Vec<i64>| repairs.iter().all(|id| known.contains(id));
-    while answered(repairs_to_begin(ledger)).await.is_none_or(is_known) {
+    while answered(open_repairs(ledger)).await.is_none_or(is_known) {
         tokio::time::sleep(limits::CLOCK_INTERVAL).await;
     }
 }
 
-/// The numbers of the repairs that nobody has begun.
-async fn repairs_to_begin(ledger: &Ledger) -> Result<Vec<i64>> {
-    let open = ledger.open_repairs().await?;
-    Ok(open.into_iter().filter(|repair| repair.begun_at.is_none()).map(|repair| repair.id).collect())
+/// The numbers of the repairs that aren't over. One that has been begun since the last start may have been begun
+/// when the stream stood already: only the next start's stream knows of it.
+async fn open_repairs(ledger: &Ledger) -> Result<Vec<i64>> {
+    Ok(ledger.open_repairs().await?.into_iter().map(|repair| repair.id).collect())
 }
 
 async fn answers(session: &Session) -> bool {
