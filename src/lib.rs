@@ -45,6 +45,12 @@
 //! compares both ends with the ledger, refuses what doesn't fit, and the stream goes on from the
 //! checkpoint. A transaction is sent again only if its rows and its checkpoint were not committed.
 //!
+//! # How it is proved
+//!
+//! [`verify`] compares both sides while they are live, chunk by chunk, and tells what is in flight from what differs;
+//! what differs is copied again by the daemon, through the same chunks ([`copy`](mod@copy)), when somebody asks for it in
+//! the ledger. [`schema::diff()`] and [`integrity`] look at what isn't rows.
+//!
 //! # What happens when something fails
 //!
 //! Every failure is a [`fault::Fault`], and its [`fault::Reaction`] decides: what passes by itself is

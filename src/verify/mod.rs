@@ -122,6 +122,7 @@ pub async fn verify(config: &Config, options: &Options, progress: &Progress) -> 
         Ok(ledger) => {
             let mut ended = run::run(config, options, progress, &ledger, &mut report.tables).await;
             if ended.is_ok() && options.is_of_everything() {
+                progress.begin("foreign keys, sequences and the schema".to_owned());
                 let looked = Besides::look(config, &ledger).await;
                 ended = looked.map(|besides| report.besides = Some(besides));
             }

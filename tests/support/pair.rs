@@ -223,6 +223,8 @@ impl Pair {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("CDC_LOG", "debug,tokio_postgres=info")
+            // As the unit has it.
+            .env("MALLOC_MMAP_THRESHOLD_", "1048576")
             .envs(self.environment.iter().cloned())
             .arg("--config")
             .arg(file);
