@@ -16,14 +16,22 @@ demo: servers ## a migration between two throw-away servers, from the copy to th
 	@echo "building cdc first; that takes a few minutes the first time"
 	@cargo run --release --locked -- demo
 
+# The files of tests. Most tests wait for a server most of the time, and those of LONG for several minutes.
+TESTS = $(patsubst tests/%,%,$(patsubst %.rs,%,$(patsubst %/main.rs,%,$(wildcard tests/*.rs tests/*/main.rs))))
+LONG = torture stream_examples vector
+
 .PHONY: test
 test: servers vector ## install what the tests need, then format, lints, docs, tests, dependencies
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" \
 	  cargo doc --no-deps --locked --document-private-items
-	@# Most of them wait for a server most of the time.
-	RUST_TEST_THREADS=4 cargo test --locked
+	cargo test --locked --no-run
+	@echo "cargo test --locked, $(LONG) beside the others"; \
+	cargo test --locked $(LONG:%=--test %) >target/long.log 2>&1 & \
+	RUST_TEST_THREADS=4 cargo test --locked --lib --bins $(patsubst %,--test %,$(filter-out $(LONG),$(TESTS))); \
+	others=$$?; wait $$!; long=$$?; cat target/long.log; exit $$((others + long))
+	cargo test --locked --doc
 	@if cargo deny --version >/dev/null 2>&1; then \
 	  echo "cargo deny check bans licenses sources"; \
 	  cargo deny --log-level error check bans licenses sources; \
