@@ -18,6 +18,7 @@ with recursive own as (
 select a.attname::text as name,
        pg_catalog.format_type(t.oid, -1) as type,
        t.oid as type_oid,
+       a.attnotnull as is_not_null,
        a.attgenerated <> '' as is_generated,
        a.attidentity <> '' as is_identity,
        a.attidentity = 'a' as is_identity_always,

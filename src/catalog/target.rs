@@ -17,6 +17,8 @@ pub struct TargetColumn {
     pub type_name: String,
     /// That type's oid on the target.
     pub type_oid: u32,
+    /// NOT NULL is declared for the column itself.
+    pub is_not_null: bool,
     /// GENERATED ALWAYS AS (...) STORED or VIRTUAL: it can't be written.
     pub is_generated: bool,
     /// An identity column of either kind.
@@ -98,6 +100,7 @@ pub async fn target_table(target: &Client, name: &TableName) -> Result<Option<Ta
                 name: row.get("name"),
                 type_name: row.get("type"),
                 type_oid: row.get("type_oid"),
+                is_not_null: row.get("is_not_null"),
                 is_generated: row.get("is_generated"),
                 is_identity: row.get("is_identity"),
                 is_identity_always: row.get("is_identity_always"),

@@ -9,6 +9,7 @@ use super::again::{Piece, overlay};
 use super::partitions::refuse_meeting;
 use super::plan::plan;
 use super::planner::{CopiedAgain, Planned, Planner, recorded};
+use super::statements::delete_without_key;
 use super::table::TableCopy;
 use crate::catalog::{PublishedTable, destination, published};
 use crate::chunk::{Key, KeyRange, Snapshot};
@@ -105,7 +106,7 @@ impl Planner {
             Some(_) | None => vec![KeyRange::ALL],
         };
         let pieces = overlay(&present, &asked, &boundaries);
-        self.record(repair.id, table, &pieces).await?;
+        self.record(repair.id, &copy, &pieces).await?;
         tracing::info!(
             table = %table.name,
             chunks = pieces.iter().filter(|piece| piece.is_asked).count(),
@@ -115,7 +116,8 @@ impl Planner {
     }
 
     /// In one transaction of the target.
-    async fn record(&self, request: i64, table: &PublishedTable, pieces: &[Piece]) -> Result<()> {
+    async fn record(&self, request: i64, copy: &TableCopy, pieces: &[Piece]) -> Result<()> {
+        let table = &copy.source;
         let sql = |doing: &'static str| move |e: tokio_postgres::Error| Fault::sql(Side::Target, doing, &e);
         let (name, epoch) = (&self.settings.name, self.settings.epoch);
         let chunks: Vec<RepairedChunk<'_>> = pieces
@@ -124,6 +126,11 @@ impl Planner {
             .collect();
         self.target.batch_execute("BEGIN").await.map_err(sql("beginning a transaction"))?;
         record_repair(&self.target, name, epoch, request, &recorded(table), &chunks).await?;
+        if pieces.len() > 1 && pieces.iter().all(|piece| piece.is_asked) {
+            // All rows: also those of the target that no chunk holds.
+            let delete = delete_without_key(table, &copy.target, copy.target_is_partitioned);
+            self.target.batch_execute(&delete).await.map_err(sql("removing rows without a key"))?;
+        }
         self.target.batch_execute("COMMIT").await.map_err(sql("recording what is copied again"))
     }
 }

@@ -205,7 +205,10 @@ impl Search<'_> {
                 .table(target.name.to_string())
                 .remedy("add the columns there as they are on the source"));
         }
-        let key = if parts.iter().all(|part| part.key == table.key) { &table.key[..] } else { &[] };
+        // A row of the target with NULL in its key is in no range, and equal to no key.
+        let is_whole = |name: &String| target.columns.iter().any(|c| c.name == *name && c.is_not_null);
+        let has_key = table.key.iter().all(is_whole) && parts.iter().all(|part| part.key == table.key);
+        let key = if has_key { &table.key[..] } else { &[] };
         let described =
             target_table(self.source, &table.name).await.map_err(|fault| fault.on(Side::Source))?;
         let described = described.ok_or_else(|| Fault::person("the table is gone").on(Side::Source))?;
@@ -229,7 +232,7 @@ impl Search<'_> {
             range_columns: table.chunk_columns().to_vec(),
             bytes: parts.iter().map(|part| part.bytes).sum(),
             ranges: part.map(|part| part.ranges.clone()).unwrap_or_default(),
-            is_one_chunk: through_root || !target.has_ranges_of(&chunk_key),
+            is_one_chunk: through_root || !has_key || !target.has_ranges_of(&chunk_key),
             source: place(parts.iter().map(from).collect::<Vec<_>>().join(" UNION ALL "), &described),
             target: place(target_rows, &target),
             table,

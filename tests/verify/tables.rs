@@ -196,3 +196,23 @@ async fn a_row_filter_and_a_column_list_are_respected() {
     assert_eq!(differences(&report), ["different public.t id=95: v"], "{report:#}");
     assert!(daemon.terminate().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_the_target_without_a_key_is_not_overlooked() {
+    let mut pair = Pair::new("nulls").await;
+    pair.config = "[copy]\nmax_rate = \"8MB\"\nreaders = 32\n".to_owned();
+    pair.write(
+        "CREATE TABLE t (id int PRIMARY KEY, v text);
+         INSERT INTO t SELECT i, repeat('v', 1000) FROM generate_series(1, 1000) i; ANALYZE",
+    )
+    .await;
+    pair.target.batch_execute("CREATE TABLE t (id int, v text)").await.unwrap();
+    let daemon = pair.streaming().await;
+    pair.target_is("in chunks", "SELECT count(*) > 1 FROM cdc.chunk", &[]).await;
+    assert_eq!(table(&verify(&pair, &["--table", "public.t"]).1, "public.t")["outcome"], "same");
+    pair.target.batch_execute("INSERT INTO t VALUES (NULL, 'v')").await.unwrap();
+    let (status, report) = verify(&pair, &["--table", "public.t"]);
+    assert_eq!((status, &table(&report, "public.t")["extra"]), (1, &Value::from(1)), "{report:#}");
+    assert!(pair.run(&["repair", "--yes"]).status.success());
+    pair.ends_equal(daemon).await;
+}
