@@ -3,10 +3,13 @@
 //! Nothing is connected to here; what is wrong is refused before anything is touched.
 
 mod copy;
+mod pattern;
+mod schema;
 mod tables;
 mod verify;
 
 pub use copy::CopyConfig;
+pub use schema::{Ddl, SchemaConfig};
 pub use tables::{ExistingRows, Selection, Tables};
 pub use verify::VerifyConfig;
 
@@ -32,6 +35,8 @@ pub struct Config {
     pub target: ConnInfo,
     /// Which tables.
     pub tables: Tables,
+    /// What of the source's schema is made on the target.
+    pub schema: SchemaConfig,
     /// How rows that were there before are copied.
     pub copy: CopyConfig,
     /// When the daemon verifies by itself.
@@ -77,7 +82,11 @@ struct File {
     target_file: Option<PathBuf>,
     target_credential: Option<String>,
     #[serde(default)]
+    ddl: Ddl,
+    #[serde(default)]
     tables: tables::Section,
+    #[serde(default)]
+    schema: schema::Section,
     #[serde(default)]
     copy: copy::Section,
     #[serde(default)]
@@ -145,6 +154,7 @@ impl Config {
             source: source.resolve(environment, path)?,
             target: target.resolve(environment, path)?,
             tables: Tables::new(&file.tables)?,
+            schema: SchemaConfig::new(&file.schema, file.ddl)?,
             copy: CopyConfig::new(&file.copy)?,
             verify: VerifyConfig::new(&file.verify)?,
         })

@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::catalog::{SourceTable, TableName};
-use crate::fault::{Fault, Result};
+use super::pattern::Pattern;
+use crate::catalog::SourceTable;
+use crate::fault::Result;
 
 /// The section as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -53,7 +54,7 @@ pub enum Selection {
 impl Tables {
     pub(super) fn new(section: &Section) -> Result<Self> {
         let patterns = |key: &str, texts: &[String]| -> Result<Vec<Pattern>> {
-            texts.iter().map(|text| Pattern::new(key, text)).collect()
+            texts.iter().map(|text| Pattern::new(&format!("[tables] {key}"), text)).collect()
         };
         let everything = ["*.*".to_owned()];
         Ok(Self {
@@ -85,42 +86,15 @@ impl Tables {
             .into_iter()
             .flatten()
             .filter(|pattern| !tables.iter().any(|table| pattern.matches(table.published_as())))
-            .map(|pattern| pattern.text.clone())
+            .map(|pattern| pattern.text().to_owned())
             .collect()
-    }
-}
-
-/// `schema.table`, where `*` stands for any characters and `?` for one.
-#[derive(Clone, Debug)]
-struct Pattern {
-    text: String,
-    schema: wildmatch::WildMatch,
-    table: wildmatch::WildMatch,
-}
-
-impl Pattern {
-    fn new(key: &str, text: &str) -> Result<Self> {
-        let (schema, table) =
-            text.split_once('.').filter(|(s, t)| !s.is_empty() && !t.is_empty()).ok_or_else(|| {
-                Fault::usage(format!("[tables] {key}: {text:?} is no pattern of the form schema.table"))
-                    .remedy(format!("write \"public.{text}\", for example; * stands for any characters"))
-            })?;
-        Ok(Self {
-            text: text.to_owned(),
-            schema: wildmatch::WildMatch::new(schema),
-            table: wildmatch::WildMatch::new(table),
-        })
-    }
-
-    fn matches(&self, name: &TableName) -> bool {
-        self.schema.matches(&name.schema) && self.table.matches(&name.name)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Identity;
+    use crate::catalog::{Identity, TableName};
     use crate::config::tests::{BOTH, load};
     use crate::connect::Environment;
 
