@@ -224,3 +224,6 @@ pub const VERIFY_VALUES: usize = 10;
 
 /// The most characters of a value that are looked at for the place where it differs.
 pub const VERIFY_VALUE_CHARS: usize = 64 * 1024;
+
+/// Up to how many of the provider's rows are counted that stay behind: whether they are more makes no difference.
+pub const STAYS_BEHIND_ROWS: i64 = 10_000;

@@ -5,3 +5,4 @@ pub mod churn;
 pub mod pair;
 pub mod pooler;
 pub mod proxy;
+pub mod supabase;
