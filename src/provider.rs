@@ -16,7 +16,7 @@ pub const INTERNAL_SCHEMAS: &[&str] = &[
     "_analytics",
     "supabase_functions",
     "supabase_migrations",
-    "extensions",
+    EXTENSIONS_SCHEMA,
     "vault",
     "pgsodium",
     "pgsodium_masks",
@@ -27,6 +27,9 @@ pub const INTERNAL_SCHEMAS: &[&str] = &[
     "pgmq",
     "pgbouncer",
 ];
+
+/// Where Supabase has extensions: those of them that the user's own needs come along.
+pub const EXTENSIONS_SCHEMA: &str = "extensions";
 
 /// Tables of the provider's whose rows a team would miss, and what these are.
 pub const ROWS_OF_USERS: &[(&str, &str)] = &[

@@ -6,7 +6,7 @@ with own as (
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
    where n.nspname = any ($1::text[])
-     and c.relkind in ('r', 'p', 'f', 'm')
+     and c.relkind in ('r', 'p', 'm')
      and c.relpersistence <> 't'
 ), constraints as (
   select k.*,

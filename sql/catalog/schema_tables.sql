@@ -1,5 +1,6 @@
 -- The tables of the schemas $1, and their columns; see schema_extensions.sql for the columns of the answer.
 --
+-- Foreign tables are left out: what they show is somewhere else.
 -- A column that a table has from its parent comes and goes with that, and only what can differ is compared.
 with own as (
   select c.*, n.nspname, format('%I.%I', n.nspname, c.relname) as name,
@@ -11,7 +12,7 @@ with own as (
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
    where n.nspname = any ($1::text[])
-     and c.relkind in ('r', 'p', 'f')
+     and c.relkind in ('r', 'p')
      and c.relpersistence <> 't'
      and not exists (select
                        from pg_catalog.pg_depend d
@@ -75,12 +76,12 @@ with own as (
                    case when m.not_null is not null then 'NOT NULL' end) as definition
     from columns m
 )
-select case c.relkind when 'f' then 'foreign table' else 'table' end as kind,
+select 'table' as kind,
        c.name,
        array[c.nspname, c.relname]::text[] as table_name,
        c.oid,
        jsonb_strip_nulls(jsonb_build_object(
-         'kind', case c.relkind when 'p' then 'partitioned table' when 'f' then 'foreign table' else 'table' end,
+         'kind', case c.relkind when 'p' then 'partitioned table' else 'table' end,
          'persistence', case c.relpersistence when 'u' then 'UNLOGGED' else 'LOGGED' end,
          'partitioned by', pg_catalog.pg_get_partkeydef(c.oid),
          'partition of', case when c.relispartition then c.parents[1] end,

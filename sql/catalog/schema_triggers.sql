@@ -5,7 +5,7 @@ with own as (
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
    where n.nspname = any ($1::text[])
-     and c.relkind in ('r', 'p', 'f', 'v', 'm')
+     and c.relkind in ('r', 'p', 'v', 'm')
      and c.relpersistence <> 't'
 ), firing (state, sql) as (
   values ('O', 'ENABLE'), ('D', 'DISABLE'), ('R', 'ENABLE REPLICA'), ('A', 'ENABLE ALWAYS')

@@ -257,18 +257,18 @@ fn read_secret(side: Side, path: &Path) -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Loads a file of this text.
-    pub(super) fn load(text: &str, environment: &Environment) -> Result<Config> {
+    pub(crate) fn load(text: &str, environment: &Environment) -> Result<Config> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let arguments = Arguments { file: Some(file.path().to_owned()), ..Arguments::default() };
         Config::load(&arguments, environment)
     }
 
-    pub(super) const BOTH: &str = "source = \"postgres://a@s/d\"\ntarget = \"postgres://a@t/d\"\n";
+    pub(crate) const BOTH: &str = "source = \"postgres://a@s/d\"\ntarget = \"postgres://a@t/d\"\n";
 
     #[test]
     fn variables_come_before_the_file_and_arguments_before_both() {

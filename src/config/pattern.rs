@@ -30,6 +30,16 @@ impl Pattern {
         self.schema.matches(&name.schema) && self.table.matches(&name.name)
     }
 
+    /// True if something in this schema can match.
+    pub(super) fn matches_schema(&self, schema: &str) -> bool {
+        self.schema.matches(schema)
+    }
+
+    /// True if everything in this schema matches.
+    pub(super) fn matches_all_of(&self, schema: &str) -> bool {
+        self.schema.matches(schema) && self.text.ends_with(".*")
+    }
+
     /// As it is written.
     pub(super) fn text(&self) -> &str {
         &self.text

@@ -63,6 +63,13 @@ impl SchemaConfig {
         let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
         matches(&self.include) && !matches(&self.exclude)
     }
+
+    /// True if anything in this schema can be selected.
+    #[must_use]
+    pub fn selects_schema(&self, schema: &str) -> bool {
+        self.include.iter().any(|pattern| pattern.matches_schema(schema))
+            && !self.exclude.iter().any(|pattern| pattern.matches_all_of(schema))
+    }
 }
 
 #[cfg(test)]

@@ -23,12 +23,14 @@ mod hold_back;
 mod locks;
 mod put_back;
 mod references;
+mod scope;
 mod stand_ins;
 
 pub use diff::{SchemaDiff, diff};
 pub use hold_back::{Held, held, hold_back, hold_back_now};
 pub use put_back::{NotPutBack, put_back, statements};
 pub use references::{Reference, StaysBehind, references, stays_behind};
+pub use scope::Scope;
 pub use stand_ins::{has_stand_in, make_stand_ins};
 
 use tokio_postgres::GenericClient;

@@ -96,7 +96,7 @@ async fn an_empty_target_becomes_the_same_by_what_mends_it() {
     let mut kinds: Vec<&str> = before.differences.iter().map(|d| d.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 25, "{kinds:?}");
+    assert_eq!(kinds.len(), 26, "{kinds:?}");
     mend(&pair, &before).await;
     let after = diff(&pair).await;
     assert!(after.is_same(), "{after}");
@@ -207,7 +207,9 @@ async fn what_is_the_providers_an_extensions_or_not_selected_is_no_difference() 
             r#""harmless" "citext""#,
             r#""harmless" "hstore""#,
             r#""harmless" "pg_trgm""#,
-            r#""harmless" "tablefunc""#
+            r#""harmless" "tablefunc""#,
+            r#""left_out" "auth""#,
+            r#""left_out" "other""#
         ],
         "{diff:#}"
     );
@@ -219,26 +221,35 @@ async fn what_is_the_providers_an_extensions_or_not_selected_is_no_difference() 
     .await;
     let (code, diff) = json(&pair, &["--table", "public.mail"]);
     assert_eq!(code, 1, "{diff:#}");
-    let found: Vec<(&str, &str, bool)> = diff["differences"]
+    let found: Vec<(&str, &str, Option<&str>, Option<&str>)> = diff["differences"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|d| (d["name"].as_str().unwrap(), d["mend"][0].as_str().unwrap(), d["note"].is_string()))
+        .map(|d| {
+            (
+                d["what"].as_str().unwrap(),
+                d["name"].as_str().unwrap(),
+                d["mend"][0].as_str(),
+                d["note"].as_str(),
+            )
+        })
         .collect();
     assert_eq!(
         found,
         [
-            ("public.mail.cc", "ALTER TABLE public.mail ADD COLUMN cc public.citext", false),
-            ("public.mail.owner", "ALTER TABLE public.mail ADD COLUMN owner integer", false),
+            ("missing", "public.mail.cc", Some("ALTER TABLE public.mail ADD COLUMN cc public.citext"), None),
+            ("missing", "public.mail.owner", Some("ALTER TABLE public.mail ADD COLUMN owner integer"), None),
             (
+                "left_out",
                 "public.mail.mail_owner_fkey",
-                "ALTER TABLE public.mail ADD CONSTRAINT mail_owner_fkey FOREIGN KEY (owner) REFERENCES auth.users(id)",
-                true
+                None,
+                Some("it refers to table auth.users of the provider's, which the target lacks")
             ),
             (
+                "left_out",
                 "public.mail.own",
-                "CREATE POLICY own ON public.mail AS PERMISSIVE FOR ALL TO PUBLIC USING ((owner = auth.uid()))",
-                true
+                None,
+                Some("it refers to function auth.uid() of the provider's, which the target lacks")
             ),
         ]
     );

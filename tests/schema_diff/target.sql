@@ -75,3 +75,11 @@ CREATE OR REPLACE VIEW by_key AS SELECT id, name, extract(year FROM now()) + 1 A
 ALTER VIEW younger_still RESET (security_barrier);
 DROP MATERIALIZED VIEW moods;
 CREATE MATERIALIZED VIEW moods AS SELECT feels, count(*) FROM people WHERE feels IS NOT NULL GROUP BY feels;
+
+GRANT INSERT ON keyless TO reader;
+GRANT SELECT ON keyless TO PUBLIC;
+GRANT TRUNCATE ON people TO reader;
+REVOKE GRANT OPTION FOR USAGE ON SEQUENCE numbers FROM reader;
+GRANT EXECUTE ON FUNCTION doubled(int) TO reader WITH GRANT OPTION;
+REVOKE UPDATE (name) ON people FROM reader;
+GRANT SELECT (name) ON people TO reader;

@@ -1,23 +1,35 @@
 //! Two catalogs become a list of differences. Touches no socket.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::{Catalog, Object};
-use super::{Difference, Kind, Scope, What, mend, tokens};
+use super::{Difference, Kind, What, mend, tokens};
 use crate::catalog::TableName;
 use crate::provider;
+use crate::schema::Scope;
 
 /// What the target lacks, or has differently, in the order in which it can be mended.
-pub(super) fn compare(source: &Catalog, target: &Catalog, scope: &Scope) -> Vec<Difference> {
-    let both = Both::new(source, target, scope);
+///
+/// `held_back` names the constraints and indexes that are held back, as an [`super::read::Id`] does.
+pub(super) fn compare(
+    source: &Catalog,
+    target: &Catalog,
+    scope: &Scope,
+    held_back: &BTreeSet<String>,
+) -> Vec<Difference> {
+    let both = Both::new(source, target, scope, held_back);
     let mut found: Vec<Found> = Vec::new();
-    for (id, object) in source.iter().filter(|(_, object)| both.is_ours(object)) {
-        match target.get(id) {
-            Some(there) => found.extend(both.different(object, there)),
-            None => found.extend(both.missing(object)),
+    for (id, object) in source {
+        match (both.why_not(object), target.get(id)) {
+            (None, Some(there)) => found.extend(both.different(object, there)),
+            (None, None) => found.extend(both.missing(object)),
+            (Some(why), None) if !is_part(object) => {
+                found.extend(Found::left_out(object, None, why.to_owned()));
+            }
+            (Some(_), _) => {}
         }
     }
-    for (id, object) in target.iter().filter(|(_, object)| both.is_ours(object)) {
+    for (id, object) in target.iter().filter(|(_, object)| both.why_not(object).is_none()) {
         if !source.contains_key(id) {
             found.extend(both.extra(object));
         }
@@ -50,7 +62,7 @@ impl<'a> Found<'a> {
         let note = match what {
             What::Missing | What::Different => foreign_note(&mend),
             What::HeldBack => Some("held back until the copy is over".to_owned()),
-            What::Harmless | What::Extra => None,
+            What::Harmless | What::Extra | What::LeftOut => None,
         };
         let difference = Difference {
             what,
@@ -64,6 +76,26 @@ impl<'a> Found<'a> {
         };
         Some(Self { object, difference })
     }
+
+    fn left_out(source: &'a Object, target: Option<&'a Object>, why: String) -> Option<Self> {
+        let mut found = Self::new(What::LeftOut, Some(source), target, Vec::new())?;
+        found.difference.note = Some(why);
+        Some(found)
+    }
+}
+
+/// True if it comes and goes with a table or another object.
+fn is_part(object: &Object) -> bool {
+    match object.kind {
+        Kind::Table | Kind::View | Kind::MaterializedView => false,
+        Kind::Grant => true,
+        _ => object.table.is_some(),
+    }
+}
+
+/// The role that something is granted to, quoted.
+fn grantee(grant: &Object) -> &str {
+    grant.facet("role").unwrap_or_default()
 }
 
 /// What `one` has, as far as `other` has it not.
@@ -83,7 +115,7 @@ fn differing<'a>(one: &'a Object, other: &'a Object) -> Vec<&'a str> {
     let is_whole = one.make.is_some() && other.make.is_some();
     let told = |name: &&str| {
         let is_compared = match *name {
-            "used" | "names a table" => false,
+            "used" | "names a table" | "on" | "role" | "by itself" | "owner" => false,
             "default" | "not null" | "fires" => true,
             _ => is_whole,
         };
@@ -95,7 +127,10 @@ fn differing<'a>(one: &'a Object, other: &'a Object) -> Vec<&'a str> {
 /// What refers to a schema that isn't copied can't be made before there is a stand-in.
 fn foreign_note(mend: &[String]) -> Option<String> {
     let names = |schema: &&&str| mend.iter().any(|sql| tokens::names_schema(sql, schema));
-    let schema = provider::INTERNAL_SCHEMAS.iter().filter(|schema| **schema != "extensions").find(names)?;
+    let schema = provider::INTERNAL_SCHEMAS
+        .iter()
+        .filter(|schema| **schema != provider::EXTENSIONS_SCHEMA)
+        .find(names)?;
     Some(format!(
         "it refers to the provider's own schema {schema}, which is not copied: make a stand-in for it, or do without"
     ))
@@ -104,43 +139,81 @@ fn foreign_note(mend: &[String]) -> Option<String> {
 /// Both catalogs, and what is none of ours in them.
 struct Both<'a> {
     scope: &'a Scope,
-    /// The source's tables and views that are not selected.
-    others: BTreeSet<&'a TableName>,
+    held_back: &'a BTreeSet<String>,
     source_tables: BTreeSet<&'a TableName>,
     target_tables: BTreeSet<&'a TableName>,
+    /// What anything is granted on: there is nothing without an owner.
+    source_objects: BTreeSet<&'a str>,
+    target_objects: BTreeSet<&'a str>,
+    /// Views that can't be on the target, each with the reason.
+    views_left_out: BTreeMap<&'a TableName, String>,
 }
 
 impl<'a> Both<'a> {
-    fn new(source: &'a Catalog, target: &'a Catalog, scope: &'a Scope) -> Self {
+    fn new(
+        source: &'a Catalog,
+        target: &'a Catalog,
+        scope: &'a Scope,
+        held_back: &'a BTreeSet<String>,
+    ) -> Self {
         let is_relation =
             |object: &&Object| matches!(object.kind, Kind::Table | Kind::View | Kind::MaterializedView);
         let tables = |catalog: &'a Catalog| {
             catalog.values().filter(is_relation).filter_map(|object| object.table.as_ref())
         };
-        let is_other = |object: &&Object| {
-            object.kind == Kind::Table
-                && object.table.as_ref().is_some_and(|table| !scope.selected.contains(table))
-        };
         Self {
             scope,
-            others: source.values().filter(is_other).filter_map(|object| object.table.as_ref()).collect(),
+            held_back,
             source_tables: tables(source).collect(),
             target_tables: tables(target).collect(),
+            source_objects: source.values().filter_map(|object| object.facet("on")).collect(),
+            target_objects: target.values().filter_map(|object| object.facet("on")).collect(),
+            views_left_out: views_left_out(source, scope),
         }
     }
 
-    fn is_ours(&self, object: &Object) -> bool {
-        object.table.as_ref().is_none_or(|table| !self.others.contains(table))
+    /// Why the configuration leaves it out, if it does.
+    fn why_not(&self, object: &Object) -> Option<&'static str> {
+        match (&object.table, object.kind) {
+            (Some(table), _) => self.scope.why_not(table),
+            (None, Kind::Schema | Kind::Extension) => None,
+            (None, _) => self.scope.why_not(&tokens::first_names(object.facet("on").unwrap_or(&object.name))),
+        }
     }
 
     fn is_held_back(&self, object: &Object) -> bool {
-        self.scope.held_back.contains(&object.name)
+        self.held_back.contains(&object.name)
+    }
+
+    /// Why it can't be on the target, if that is so: it needs what the target lacks, and nobody copies.
+    fn left_out(&self, object: &Object) -> Option<String> {
+        let view = object.table.as_ref().and_then(|table| self.views_left_out.get(table));
+        let role = (object.kind == Kind::Grant && !self.has_role(grantee(object)))
+            .then(|| format!("the target has no role {}", grantee(object)));
+        view.or_else(|| self.scope.left_out.get(&object.name)).cloned().or(role)
+    }
+
+    fn has_role(&self, role: &str) -> bool {
+        role == "PUBLIC" || self.scope.roles.contains(role)
+    }
+
+    /// Everything gives some rights to everybody when it is made, a function EXECUTE; and a schema of its own is
+    /// nobody's.
+    fn comes_with_object(&self, grant: &Object) -> bool {
+        let is_there = grant.facet("on").is_some_and(|on| self.target_objects.contains(on));
+        grant.facet("by itself").is_some() && !is_there
     }
 
     fn missing<'o>(&self, object: &'o Object) -> Option<Found<'o>> {
         let comes_with_table = object.kind == Kind::Column
             && object.table.as_ref().is_none_or(|table| !self.target_tables.contains(table));
         let mend = object.make.clone().filter(|_| !comes_with_table)?;
+        if object.facet("owner").is_some() || self.comes_with_object(object) {
+            return None;
+        }
+        if let Some(why) = self.left_out(object) {
+            return Found::left_out(object, None, why);
+        }
         let what = if self.is_held_back(object) {
             What::HeldBack
         } else if object.kind == Kind::Extension && object.facet("used").is_none() {
@@ -153,8 +226,12 @@ impl<'a> Both<'a> {
 
     fn different<'o>(&self, source: &'o Object, target: &'o Object) -> Option<Found<'o>> {
         let differing = differing(source, target);
-        if differing.is_empty() {
+        // Whoever owns it may do everything.
+        if differing.is_empty() || source.facet("owner").or(target.facet("owner")).is_some() {
             return None;
+        }
+        if let Some(why) = self.left_out(source).filter(|_| differing == ["default"]) {
+            return Found::left_out(source, Some(target), why);
         }
         let is_harmless = |name: &&str| match (source.kind, *name) {
             (Kind::Extension, _) | (Kind::Table, "replica identity") => true,
@@ -180,12 +257,40 @@ impl<'a> Both<'a> {
         let table = object.table.as_ref();
         let is_of_extra_table = !matches!(object.kind, Kind::Table | Kind::View | Kind::MaterializedView)
             && table.is_some_and(|table| !self.source_tables.contains(table));
-        if object.make.is_none() || is_of_extra_table {
+        let is_on_extra = object.facet("on").is_some_and(|on| !self.source_objects.contains(on));
+        if object.make.is_none() || is_of_extra_table || is_on_extra || object.facet("owner").is_some() {
             return None;
         }
         match mend::disarm(object) {
             Some(mend) => Found::new(What::Different, None, Some(object), vec![mend]),
             None => Found::new(What::Extra, None, Some(object), Vec::new()),
+        }
+    }
+}
+
+/// The views that refer to what can't be on the target, and those that are views on them.
+fn views_left_out<'a>(source: &'a Catalog, scope: &Scope) -> BTreeMap<&'a TableName, String> {
+    let views = || {
+        let is_view = |o: &&Object| matches!(o.kind, Kind::View | Kind::MaterializedView);
+        source.values().filter(is_view).filter_map(|view| Some((view.table.as_ref()?, view)))
+    };
+    let mut left_out = BTreeMap::new();
+    let mut names: Vec<&str> = Vec::new();
+    loop {
+        let known = names.len();
+        for (table, view) in
+            views().filter(|(_, view)| !names.contains(&view.name.as_str())).collect::<Vec<_>>()
+        {
+            let definition = view.facet("definition").unwrap_or_default();
+            let on = || names.iter().find(|name| tokens::names_object(definition, name));
+            let why = scope.left_out.get(&view.name).cloned();
+            if let Some(why) = why.or_else(|| Some(format!("it is a view on {}, which is left out", on()?))) {
+                left_out.insert(table, why);
+                names.push(&view.name);
+            }
+        }
+        if names.len() == known {
+            return left_out;
         }
     }
 }
@@ -240,6 +345,7 @@ fn stage(found: &Found<'_>) -> (u8, bool) {
         Kind::UniqueIndex | Kind::Index => 12,
         Kind::ForeignKey => 13,
         Kind::Rule | Kind::Trigger | Kind::Policy => 14,
+        Kind::Grant => 15,
     };
     // Parents before those that have them.
     let has_parent = object.facet("partition of").is_some() || object.facet("inherits").is_some();

@@ -52,6 +52,7 @@ pub(super) fn mend(source: &Object, target: &Object, differing: &[&str]) -> Vec<
         | Kind::UniqueIndex
         | Kind::Index
         | Kind::Aggregate => anew(),
+        Kind::Grant => grant(source, target),
     }
 }
 
@@ -75,12 +76,15 @@ pub(super) fn disarm(object: &Object) -> Option<String> {
             matches!(object.facet("fires"), Some("ENABLE ALWAYS" | "ENABLE REPLICA"))
                 .then(|| fires(object, "ENABLE"))
         }
+        // What everybody may do.
+        Kind::Grant if object.facet("role") == Some("PUBLIC") => object.take.clone(),
         Kind::Schema
         | Kind::Extension
         | Kind::Enum
         | Kind::CompositeType
         | Kind::RangeType
         | Kind::Domain
+        | Kind::Grant
         | Kind::Sequence
         | Kind::SequenceOwner
         | Kind::Function
@@ -120,6 +124,33 @@ fn validate(object: &Object) -> String {
     let (parent, name) = last_name(&object.name);
     let what = if object.kind == Kind::DomainConstraint { "DOMAIN" } else { "TABLE" };
     format!("ALTER {what} {parent} VALIDATE CONSTRAINT {name}")
+}
+
+/// Takes back what is too much, and no more than that: REVOKE on a table reaches the grants on its columns too.
+fn grant(source: &Object, target: &Object) -> Vec<String> {
+    let list = |object: &Object, facet| -> Vec<String> {
+        object.facet(facet).map(parts).unwrap_or_default().into_iter().map(str::to_owned).collect()
+    };
+    let (wanted, wanted_to_grant) = (list(source, "privileges"), list(source, "with grant option"));
+    let (there, there_to_grant) = (list(target, "privileges"), list(target, "with grant option"));
+    let (on, role) = (target.facet("on").unwrap_or_default(), target.facet("role").unwrap_or_default());
+    let (columns, on) = match on.split_once(") ").filter(|_| on.starts_with('(')) {
+        Some((column, table)) => (format!(" {column})"), table),
+        None => (String::new(), on),
+    };
+    let revoke = |what: &str, privileges: Vec<&String>| {
+        let privileges: Vec<String> =
+            privileges.iter().map(|privilege| format!("{privilege}{columns}")).collect();
+        (!privileges.is_empty())
+            .then(|| format!("REVOKE {what}{} ON {on} FROM {role}", privileges.join(", ")))
+    };
+    let is_wanted = |privilege: &&String| wanted.contains(privilege) || wanted_to_grant.contains(privilege);
+    let too_much = there.iter().chain(&there_to_grant).filter(|privilege| !is_wanted(privilege)).collect();
+    let only_option = there_to_grant.iter().filter(|privilege| wanted.contains(privilege)).collect();
+    let mut statements: Vec<String> = revoke("", too_much).into_iter().collect();
+    statements.extend(revoke("GRANT OPTION FOR ", only_option));
+    statements.extend(source.make.clone().unwrap_or_default());
+    statements
 }
 
 /// True if the target's enum has all the source's labels, in their order.

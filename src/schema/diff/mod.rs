@@ -18,12 +18,12 @@ mod report;
 mod tests;
 mod tokens;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::catalog::{TableName, source_tables};
-use crate::config::{Config, Selection};
+use super::Scope;
+use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 
@@ -58,10 +58,11 @@ pub enum Kind {
     Rule,
     Trigger,
     Policy,
+    Grant,
 }
 
 impl Kind {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Schema,
         Self::Extension,
         Self::Enum,
@@ -88,6 +89,7 @@ impl Kind {
         Self::Rule,
         Self::Trigger,
         Self::Policy,
+        Self::Grant,
     ];
 
     /// Its name in the catalog queries and in the report.
@@ -120,6 +122,7 @@ impl Kind {
             Self::Rule => "rule",
             Self::Trigger => "trigger",
             Self::Policy => "policy",
+            Self::Grant => "grant",
         }
     }
 
@@ -142,6 +145,9 @@ pub enum What {
     Harmless,
     /// Only the target has it, and it does no harm. No difference.
     Extra,
+    /// It is left out on purpose: the configuration says so, or it needs a part of the provider's, or a role, that
+    /// the target lacks. No difference.
+    LeftOut,
 }
 
 impl What {
@@ -155,7 +161,7 @@ impl What {
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// How it differs: `missing` and `different` count, `held_back`, `harmless` and `extra` don't.
+    /// How it differs: `missing` and `different` count, `held_back`, `harmless`, `extra` and `left_out` don't.
     pub what: What,
     /// What it is about: `table`, `column`, `foreign_key`, ...
     pub kind: Kind,
@@ -225,34 +231,31 @@ impl SchemaDiff {
     }
 }
 
-/// Which of the source's tables are compared, and which are none of ours.
-#[derive(Debug, Default)]
-struct Scope {
-    selected: BTreeSet<TableName>,
-    /// Constraints and indexes that are held back, as an [`read::Id`] names them.
-    held_back: BTreeSet<String>,
-}
-
-/// Compares the schemas as far as the configuration selects them: the tables, and what else is in their
-/// schemas. Reads the catalogs only.
+/// Compares the schemas as far as the configuration selects them. Reads the catalogs only.
 ///
 /// # Errors
 /// If a database can't be asked.
 pub async fn diff(source: &Session, target: &Session, config: &Config) -> Result<SchemaDiff> {
-    let tables = source_tables(source).await?;
-    let selected = || tables.iter().filter(|table| config.tables.select(table) != Selection::Out);
-    let schemas: BTreeSet<String> = selected().map(|table| table.name.schema.clone()).collect();
-    let schemas: Vec<String> = schemas.into_iter().collect();
+    let scope = Scope::new(source, target, config).await?;
+    // Before and afterwards: it comes and goes meanwhile.
+    let mut held_back = read::held_back(target, &config.name).await?;
     let (there, here) = tokio::try_join!(
-        read::catalog(source, Side::Source, &schemas),
-        read::catalog(target, Side::Target, &schemas)
+        read::catalog(source, Side::Source, &scope.schemas),
+        read::catalog(target, Side::Target, &scope.schemas)
     )?;
+    held_back.extend(read::held_back(target, &config.name).await?);
     let there = read::relocate(source, there, &here).await?;
-    let scope = Scope {
-        selected: selected().map(|table| table.name.clone()).collect(),
-        held_back: read::held_back(target, &config.name).await?,
-    };
-    let differences = compare::compare(&there, &here, &scope);
+    let mut differences = compare::compare(&there, &here, &scope, &held_back);
+    differences.extend(scope.other_schemas.iter().map(|(schema, why)| Difference {
+        what: What::LeftOut,
+        kind: Kind::Schema,
+        name: schema.clone(),
+        table: None,
+        source: Some(String::new()),
+        target: None,
+        mend: Vec::new(),
+        note: Some(why.clone()),
+    }));
     let root = |table: &crate::catalog::SourceTable| {
         Some((table.name.to_string(), table.root.as_ref()?.to_string()))
     };
@@ -261,8 +264,8 @@ pub async fn diff(source: &Session, target: &Session, config: &Config) -> Result
         same: !differences.iter().any(|difference| difference.what.counts()),
         source: config.source.to_string(),
         target: config.target.to_string(),
-        tables: selected().map(|table| table.name.to_string()).collect(),
+        tables: scope.tables.iter().map(|table| table.name.to_string()).collect(),
         differences,
-        roots: selected().filter_map(root).collect(),
+        roots: scope.tables.iter().filter_map(root).collect(),
     })
 }

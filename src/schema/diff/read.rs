@@ -18,6 +18,7 @@ const QUERIES: &[&str] = &[
     include_str!("../../../sql/catalog/schema_constraints.sql"),
     include_str!("../../../sql/catalog/schema_views.sql"),
     include_str!("../../../sql/catalog/schema_triggers.sql"),
+    include_str!("../../../sql/catalog/schema_grants.sql"),
 ];
 const MEMBERS: &str = include_str!("../../../sql/catalog/schema_members.sql");
 

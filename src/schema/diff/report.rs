@@ -70,11 +70,14 @@ fn counting(f: &mut fmt::Formatter<'_>, difference: &Difference) -> fmt::Result 
 }
 
 fn harmless(f: &mut fmt::Formatter<'_>, difference: &Difference) -> fmt::Result {
-    let Difference { what, kind, name, source, target, .. } = difference;
+    let Difference { what, kind, name, source, target, note, .. } = difference;
     let kind = kind.as_str();
     match (what, source, target) {
         (What::HeldBack, ..) => writeln!(f, "  held back  {kind} {name}: until the copy is over"),
         (What::Extra, ..) => writeln!(f, "  extra      {kind} {name}: only the target has it"),
+        (What::LeftOut, ..) => {
+            writeln!(f, "  left out   {kind} {name}: {}", note.as_deref().unwrap_or("on purpose"))
+        }
         (_, Some(source), Some(target)) => {
             writeln!(f, "  harmless   {kind} {name}: source {}; target {}", line(source), line(target))
         }

@@ -1,11 +1,12 @@
 //! The comparison, without a server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::compare::compare;
 use super::read::{Catalog, Object};
-use super::{Difference, Kind, Scope, What};
+use super::{Difference, Kind, What};
 use crate::catalog::TableName;
+use crate::schema::Scope;
 
 fn object(kind: Kind, name: &str, oid: u32, facets: &[(&str, &str)]) -> Object {
     let of_table = !matches!(kind, Kind::Enum | Kind::CompositeType | Kind::Function);
@@ -29,8 +30,8 @@ fn catalog(objects: &[Object]) -> Catalog {
 }
 
 fn between(source: &[Object], target: &[Object]) -> Vec<Difference> {
-    let selected = source.iter().filter_map(|object| object.table.clone()).collect();
-    compare(&catalog(source), &catalog(target), &Scope { selected, ..Scope::default() })
+    let scope = Scope::of_tables(source.iter().filter_map(|object| object.table.clone()));
+    compare(&catalog(source), &catalog(target), &scope, &BTreeSet::new())
 }
 
 fn told(differences: &[Difference]) -> Vec<(What, &str, Vec<&str>)> {
@@ -159,12 +160,14 @@ fn a_part_is_compared_only_in_what_can_be_its_own() {
 fn what_is_not_selected_or_held_back_does_not_count() {
     let (t, key) = (object(Kind::Table, "public.t", 1, &[]), object(Kind::ForeignKey, "public.t.f", 2, &[]));
     let source = catalog(&[t.clone(), key]);
-    assert_eq!(compare(&source, &Catalog::new(), &Scope::default()), []);
-    let scope = Scope {
-        selected: [TableName::new("public", "t")].into(),
-        held_back: ["public.t.f".to_owned()].into(),
-    };
-    let differences = compare(&source, &catalog(&[t]), &scope);
+    let mut not_selected = Scope::of_tables([]);
+    not_selected.others.insert(TableName::new("public", "t"));
+    assert_eq!(
+        told(&compare(&source, &Catalog::new(), &not_selected, &BTreeSet::new())),
+        [(What::LeftOut, "public.t", vec![])]
+    );
+    let scope = Scope::of_tables([TableName::new("public", "t")]);
+    let differences = compare(&source, &catalog(&[t]), &scope, &["public.t.f".to_owned()].into());
     assert_eq!(told(&differences), [(What::HeldBack, "public.t.f", vec![])]);
     assert!(!differences[0].what.counts());
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::catalog::TableName;
+
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
@@ -126,6 +128,29 @@ pub(super) fn parts(list: &str) -> Vec<&str> {
 pub(super) fn last_name(name: &str) -> (&str, &str) {
     let dot = tokens(name).into_iter().rfind(|token| token.is(Sort::Mark, "."));
     dot.map_or(("", name), |dot| (&name[..dot.start], &name[dot.end()..]))
+}
+
+/// The schema and the object that a qualified name begins with, unquoted; a kind of object may stand before it.
+pub(super) fn first_names(name: &str) -> TableName {
+    let tokens = tokens(name);
+    let dot = tokens.iter().position(|token| token.is(Sort::Mark, ".")).filter(|dot| *dot > 0);
+    let unquoted = |token: &Token| match token.text.strip_prefix('"').and_then(|text| text.strip_suffix('"'))
+    {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => token.text.to_owned(),
+    };
+    match dot {
+        Some(dot) => {
+            TableName::new(unquoted(&tokens[dot - 1]), tokens.get(dot + 1).map(unquoted).unwrap_or_default())
+        }
+        None => TableName::new(tokens.last().map(unquoted).unwrap_or_default(), "*"),
+    }
+}
+
+/// True if the text has this qualified name, quoted as it is.
+pub(super) fn names_object(text: &str, name: &str) -> bool {
+    let (text, name) = (tokens(text), tokens(name));
+    text.windows(name.len()).any(|some| some.iter().zip(&name).all(|(a, b)| a.text == b.text))
 }
 
 /// True if a name in the text is qualified with this schema.
