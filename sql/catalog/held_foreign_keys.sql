@@ -1,21 +1,24 @@
--- The foreign keys of a table of the target ($1: schema, $2: name) and of its partitions, and those
--- of any table that refer to it through one of the unique indexes $3 (oids), and how to take them off
--- and put them back.
+-- The foreign keys of these tables of the target ($1: schemas, $2: names) and of their partitions, and
+-- those of any table that refer to them through one of the unique indexes $3 (oids), or ($4) at all, and
+-- how to take them off and put them back.
 --
 -- A foreign key that is part of a partitioned table's goes with all of that, parents first.
-with recursive tables as (
-  select c.oid
-    from pg_catalog.pg_class c
-    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-   where n.nspname = $1
-     and c.relname = $2
+with recursive own as (
+  select c.oid, c.relkind
+    from unnest($1::text[], $2::text[]) as w (schema_name, table_name)
+    join pg_catalog.pg_namespace n on n.nspname = w.schema_name
+    join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.table_name
+), tables as (
+  select oid from own
+   union
+  select p.relid from own, pg_catalog.pg_partition_tree(own.oid) as p where own.relkind = 'p'
 ), up as (
   select k.oid, k.conparentid
     from pg_catalog.pg_constraint k
    where k.contype = 'f'
      and (k.conrelid in (select oid from tables)
-          or k.conrelid in (select p.relid from tables t, pg_catalog.pg_partition_tree(t.oid) as p)
-          or k.conindid = any ($3::oid[]))
+          or k.conindid = any ($3::oid[])
+          or $4 and k.confrelid in (select oid from tables))
    union
   select k.oid, k.conparentid
     from up

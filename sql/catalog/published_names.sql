@@ -10,8 +10,12 @@ with entry as (
 select e.oid,
        e.schemaname::text as schema,
        e.tablename::text as name,
+       rn.nspname::text as root_schema,
+       r.relname::text as root_name,
        m.membership
   from entry e
+  left join pg_catalog.pg_class r on e.relispartition and r.oid = pg_catalog.pg_partition_root(e.oid)
+  left join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
  -- The publications' entries that bring it there: others, once it was taken out and put back.
  cross join lateral (select coalesce(string_agg(r.oid::text, ',' order by r.oid), '') as membership
                        from pg_catalog.pg_publication_rel r

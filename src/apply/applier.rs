@@ -16,7 +16,7 @@ use super::in_flight::{InFlight, Place};
 use super::statement::{self, Parameter, Shape};
 use super::table::Fitted;
 use crate::catalog::TableName;
-use crate::connect::Session;
+use crate::connect::{Mode, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{self, record_skip_sql, send_back_sql, write_checkpoint_sql};
 use crate::limits;
@@ -47,6 +47,7 @@ pub struct Applier {
     /// The migration's name and the epoch of this life.
     name: String,
     epoch: i64,
+    mode: Mode,
     /// The topmost parent of each partition on the source that has no partitions itself.
     roots: HashMap<TableName, TableName>,
     /// Tables by the source's oid.
@@ -69,8 +70,9 @@ struct Prepared {
 impl Applier {
     /// An applier for one life of the daemon, writing under `epoch`.
     ///
-    /// The session must be a replica's already ([`Session::become_replica`]). `roots` names the topmost parent
-    /// of each leaf partition that the source has now: changes of one that the target doesn't have go there.
+    /// The session must be one that writes already ([`Session::write_as`]), in this `mode`. `roots` names the
+    /// topmost parent of each leaf partition that the source has now: changes of one that the target doesn't
+    /// have go there.
     ///
     /// # Errors
     /// If the ledger can't be used.
@@ -78,13 +80,15 @@ impl Applier {
         session: Arc<Session>,
         name: &str,
         epoch: i64,
+        mode: Mode,
         roots: HashMap<TableName, TableName>,
     ) -> Result<Self> {
-        let checkpoint = session.prepare(write_checkpoint_sql()).await.map_err(|e| ledger::fault(&e))?;
+        let checkpoint = session.prepare(&write_checkpoint_sql()).await.map_err(|e| ledger::fault(&e))?;
         Ok(Self {
             session,
             name: name.to_owned(),
             epoch,
+            mode,
             roots,
             tables: HashMap::new(),
             statements: HashMap::new(),
@@ -140,8 +144,8 @@ impl Applier {
         let session = Arc::clone(&self.session);
         let mut in_flight = InFlight::default();
         if !self.is_open {
-            let begin =
-                async { session.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await.map(|()| 1) };
+            let begin = begin(self.mode);
+            let begin = async { session.batch_execute(begin).await.map(|()| 1) };
             in_flight.push(begin, 0, None, false).await.map_err(|t| explain(batch, t))?;
             self.is_open = true;
         }
@@ -444,6 +448,16 @@ impl ToSql for Text<'_> {
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         self.to_sql(ty, out)
+    }
+}
+
+/// Begins a transaction of the target.
+fn begin(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Replica => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        // The source may have deferred what is deferrable, or checked it after each of its statements, which
+        // can have been many rows. Rows of a replica are not checked for it at all.
+        Mode::Owner => "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL DEFERRED",
     }
 }
 

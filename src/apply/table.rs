@@ -66,8 +66,7 @@ impl Fitted {
     /// topmost parent that `root` names.
     ///
     /// # Errors
-    /// If the table or a column is missing on the target, can't be written there, or has triggers
-    /// that would fire.
+    /// If the table or a column is missing on the target, or can't be written there.
     pub(super) async fn new(
         target: &Client,
         relation: Arc<Relation>,

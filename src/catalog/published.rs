@@ -16,6 +16,8 @@ pub struct Published {
     pub oid: u32,
     /// Its name.
     pub name: TableName,
+    /// The topmost partitioned table that it is a part of, if it is a partition.
+    pub root: Option<TableName>,
     /// What brings it there: the oids of the publications' entries (`pg_publication_rel`). Others than before
     /// mean that it was out of the stream in between, however short that was.
     pub membership: String,
@@ -26,6 +28,7 @@ impl Published {
         Self {
             oid: row.get("oid"),
             name: TableName::new(row.get::<_, String>("schema"), row.get::<_, String>("name")),
+            root: root(row),
             membership: row.get("membership"),
         }
     }
@@ -33,7 +36,12 @@ impl Published {
 
 impl From<&PublishedTable> for Published {
     fn from(table: &PublishedTable) -> Self {
-        Self { oid: table.oid, name: table.name.clone(), membership: table.membership.clone() }
+        Self {
+            oid: table.oid,
+            name: table.name.clone(),
+            root: table.root.clone(),
+            membership: table.membership.clone(),
+        }
     }
 }
 
@@ -100,10 +108,7 @@ impl PublishedTable {
             name: TableName::new(row.get::<_, String>("schema"), row.get::<_, String>("name")),
             membership: row.get("membership"),
             is_partitioned: row.get("is_partitioned"),
-            root: row
-                .get::<_, Option<String>>("root_schema")
-                .zip(row.get::<_, Option<String>>("root_name"))
-                .map(|(schema, name)| TableName::new(schema, name)),
+            root: root(row),
             bounds: row.get("bounds"),
             identity: Identity::of(row)?,
             attributes: row.get("attributes"),
@@ -116,6 +121,12 @@ impl PublishedTable {
             pages: size("pages"),
         })
     }
+}
+
+fn root(row: &Row) -> Option<TableName> {
+    row.get::<_, Option<String>>("root_schema")
+        .zip(row.get::<_, Option<String>>("root_name"))
+        .map(|(schema, name)| TableName::new(schema, name))
 }
 
 /// The kind of range that a column of this type makes, if any. A domain has an oid of its own.

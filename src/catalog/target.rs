@@ -42,9 +42,6 @@ pub struct TargetTable {
     pub root: Option<TableName>,
     /// Which of its parent's rows are its own, as `FOR VALUES ...` or `DEFAULT`, if it is a partition.
     pub bounds: Option<String>,
-    /// Triggers and rules that fire although the session is a replica's (ENABLE ALWAYS or ENABLE
-    /// REPLICA), its partitions' included: the SQL that disables each.
-    pub firing: Vec<String>,
     /// Its columns in their order.
     pub columns: Vec<TargetColumn>,
 }
@@ -93,7 +90,6 @@ pub async fn target_table(target: &Client, name: &TableName) -> Result<Option<Ta
             .zip(table.get::<_, Option<String>>("root_name"))
             .map(|(schema, name)| TableName::new(schema, name)),
         bounds: table.get("bounds"),
-        firing: table.get("firing"),
         columns: columns
             .iter()
             .map(|row| TargetColumn {
@@ -115,31 +111,20 @@ pub async fn target_table(target: &Client, name: &TableName) -> Result<Option<Ta
 /// topmost parent, `root`, of a partition that the target doesn't have.
 ///
 /// # Errors
-/// If there is none, or if triggers or rules would fire there for replicated rows, or if the target
-/// can't be asked.
+/// If there is none, or if the target can't be asked.
 pub async fn destination(
     target: &Client,
     name: &TableName,
     root: Option<&TableName>,
 ) -> Result<(TargetTable, bool)> {
-    let (table, through_root) = match (target_table(target, name).await?, root) {
-        (Some(table), _) => (table, false),
+    match (target_table(target, name).await?, root) {
+        (Some(table), _) => Ok((table, false)),
         (None, Some(root)) => match target_table(target, root).await? {
-            Some(table) => (table, true),
-            None => return Err(missing_table(root)),
+            Some(table) => Ok((table, true)),
+            None => Err(missing_table(root)),
         },
-        (None, None) => return Err(missing_table(name)),
-    };
-    if table.firing.is_empty() {
-        return Ok((table, through_root));
+        (None, None) => Err(missing_table(name)),
     }
-    Err(Fault::person(
-        "the table has triggers or rules that fire also for replicated changes (ENABLE ALWAYS or ENABLE REPLICA), so \
-         rows would differ from the source's",
-    )
-    .on(Side::Target)
-    .table(table.name.to_string())
-    .remedy(format!("on the target: {}; enable them again after the cutover", table.firing.join("; "))))
 }
 
 fn missing_table(name: &TableName) -> Fault {

@@ -22,4 +22,4 @@ pub(crate) mod wire;
 
 pub use conninfo::{ConnInfo, Environment};
 pub(crate) use open::{Purpose, open};
-pub use session::Session;
+pub use session::{IS_WRITING, Mode, Session};

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, tls::NoTlsStream};
 
 use super::conninfo::ConnInfo;
@@ -22,6 +23,21 @@ use super::transport::Transport;
 use super::{Purpose, settings};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::limits;
+
+/// How replicated rows are written, which is up to what the role may do (rule C8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// With `session_replication_role = replica`: only triggers and rules that are ENABLE ALWAYS or ENABLE
+    /// REPLICA act on them, and no foreign key.
+    Replica,
+    /// As any other row: whatever would act on them has to be off.
+    Owner,
+}
+
+/// A condition, in SQL, that is true in a session that [`Session::write_as`] has prepared. Behind a pooler
+/// in transaction mode it can be another backend's.
+pub const IS_WRITING: &str = "(pg_catalog.current_setting('session_replication_role') = 'replica' \
+     OR pg_catalog.current_setting('cdc.writes_as', true) = 'owner')";
 
 /// A SQL session with the settings of rule C6. Dropping it closes the socket at once.
 pub struct Session {
@@ -81,22 +97,42 @@ impl Session {
         let _ = timeout(limits::CLOSE_TIMEOUT, &mut driver.0).await;
     }
 
-    /// Makes the session write as a replica does: triggers and foreign keys are left alone.
+    /// How the role may write replicated rows here. Changes nothing.
     ///
     /// # Errors
-    /// If the role may not do that, with what to do.
-    pub async fn become_replica(&self) -> Result<()> {
-        self.client.batch_execute("SET session_replication_role = replica").await.map_err(|e| {
-            let doing = "switching triggers and foreign keys off for replicated rows";
-            let fault = Fault::sql(self.side, doing, &e);
-            if fault.reaction() == Reaction::Retry {
-                return fault;
-            }
-            fault.remedy(
-                "on the target, as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role \
-                 (PostgreSQL 15 and later), or apply as a superuser",
-            )
-        })
+    /// If the server can't be asked.
+    pub async fn mode(&self) -> Result<Mode> {
+        // Until the end of this statement, which is its transaction.
+        let try_it = "SELECT pg_catalog.set_config('session_replication_role', 'replica', true)";
+        match self.client.execute(try_it, &[]).await {
+            Ok(_) => Ok(Mode::Replica),
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(Mode::Owner),
+            Err(error) => Err(self.not_switched_off(&error)),
+        }
+    }
+
+    /// Makes the session write replicated rows from now on. What it sets is what [`IS_WRITING`] asks for.
+    ///
+    /// # Errors
+    /// If the role may not do that (any more), with what to do.
+    pub async fn write_as(&self, mode: Mode) -> Result<()> {
+        let sql = match mode {
+            Mode::Replica => "SET session_replication_role = replica",
+            Mode::Owner => "SET cdc.writes_as = owner",
+        };
+        self.client.batch_execute(sql).await.map_err(|e| self.not_switched_off(&e))
+    }
+
+    fn not_switched_off(&self, error: &tokio_postgres::Error) -> Fault {
+        let doing = "switching triggers and foreign keys off for replicated rows";
+        let fault = Fault::sql(self.side, doing, error);
+        if fault.reaction() == Reaction::Retry {
+            return fault;
+        }
+        fault.remedy(
+            "start the daemon again: it finds out what the role may do there, and works as an ordinary owner if it may \
+             not set session_replication_role",
+        )
     }
 
     async fn pin(&self) -> Result<()> {

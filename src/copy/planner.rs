@@ -16,7 +16,7 @@ use super::table::TableCopy;
 use crate::catalog::{PublishedTable, destination, published, rows_exist};
 use crate::chunk::{KeyRange, Snapshot, Xid};
 use crate::config::ExistingRows;
-use crate::connect::Session;
+use crate::connect::{Mode, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{CopiedTable, Ledger, record_table};
 use crate::limits;
@@ -73,13 +73,15 @@ pub struct PlannerSettings {
     pub existing_rows: ExistingRows,
     /// About how many bytes a chunk has.
     pub chunk_bytes: u64,
+    /// How rows are written to the target.
+    pub mode: Mode,
 }
 
 /// Takes tables into the stream.
 pub struct Planner {
     /// A session to the source.
     pub source: Session,
-    /// A session to the target; a replica's.
+    /// A session to the target, which writes as `settings` say.
     pub target: Session,
     /// For what fails.
     pub ledger: Ledger,
@@ -202,7 +204,14 @@ impl Planner {
         let copy = TableCopy::new(table.clone(), &target, through_root);
         if let Some((_, chunks)) = self.ledger.copied_table(table.oid).await? {
             if holds_back {
-                schema::hold_back_now(&self.target, &self.settings.name, &copy.target, &table.key).await?;
+                schema::hold_back_now(
+                    &self.target,
+                    &self.settings.name,
+                    &copy.target,
+                    &table.key,
+                    self.settings.mode,
+                )
+                .await?;
             }
             let ranges = chunks.into_iter().map(|chunk| chunk.range).collect();
             return Ok(PlannedTable { copy, ranges, fence });
@@ -223,7 +232,7 @@ impl Planner {
         self.target.batch_execute(&begin).await.map_err(sql("beginning a transaction"))?;
         // One chunk has only rows that existed together.
         let key = if ranges.len() == 1 && copy.owns_target { &[][..] } else { &table.key };
-        schema::hold_back(&*self.target, &self.settings.name, &copy.target, key).await?;
+        schema::hold_back(&*self.target, &self.settings.name, &copy.target, key, self.settings.mode).await?;
         let target = std::slice::from_ref(&copy.target);
         if copy.owns_target && !rows_exist(&self.target, target).await?.is_empty() {
             if self.settings.existing_rows == ExistingRows::Refuse {

@@ -13,7 +13,7 @@ use super::table::TableCopy;
 use super::who::who;
 use crate::catalog::largest_row;
 use crate::chunk::{ChunkId, KeyRange, Snapshot, Xid};
-use crate::connect::{ConnInfo, Session};
+use crate::connect::{ConnInfo, Mode, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{CopiedChunk, record_done};
 use crate::limits;
@@ -31,6 +31,8 @@ pub struct Readers {
     pub name: String,
     /// The epoch of this life.
     pub epoch: i64,
+    /// How they write.
+    pub mode: Mode,
     /// The rate of all of them together.
     pub throttle: Throttle,
     /// Where snapshots are offered.
@@ -115,7 +117,7 @@ impl Reader {
             )
             .await
             .map_err(|e| Fault::sql(Side::Source, "setting up a session of the copy", &e))?;
-        target.become_replica().await?;
+        target.write_as(readers.mode).await?;
         Ok(Self { source, target })
     }
 
@@ -250,12 +252,11 @@ impl Reader {
         };
         match piped {
             Ok(piped) if piped.rows == piped.taken => Ok(piped),
-            Ok(piped) => Err(Fault::person(format!(
-                "{place}: the target took {} of {} rows",
-                piped.taken, piped.rows
-            ))
-            .on(Side::Target)
-            .remedy("look for a trigger on the target's table that fires also for replicas, and disable it")),
+            Ok(piped) => {
+                Err(Fault::person(format!("{place}: the target took {} of {} rows", piped.taken, piped.rows))
+                    .on(Side::Target)
+                    .remedy("look for a trigger or a rule that somebody has just made on the target's table"))
+            }
             Err(Broken::Source(error)) => Err(self.large_row(table, range, reading(&error)).await),
             Err(Broken::Target(error)) => {
                 let fault = Fault::sql(Side::Target, &place, &error);

@@ -21,14 +21,14 @@ use super::task::Task;
 use crate::apply::Change;
 use crate::catalog::{Published, PublishedTable, TableName};
 use crate::chunk::{KeyRange, Xid};
-use crate::connect::{ConnInfo, Session};
+use crate::connect::{ConnInfo, Mode, Session};
 use crate::copy::{Answer, CopiedAgain, Look, Offered, Planned, PlannedTable, Planner, TableCopy};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Ledger, Phase, Severity, constraint_part};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::route::{CopyTable, Offer, Routed, Router};
-use crate::schema::{self, NotPutBack};
+use crate::schema::{self, NotPutBack, Until};
 
 /// Something has happened to the copy.
 pub(super) enum Event {
@@ -61,6 +61,7 @@ pub(super) struct Begin {
     pub(super) ledger: Ledger,
     pub(super) name: String,
     pub(super) target: ConnInfo,
+    pub(super) mode: Mode,
     /// The ledger says that the copy has come to its end.
     pub(super) is_complete: bool,
 }
@@ -76,6 +77,7 @@ pub(super) struct Copying {
     ledger: Ledger,
     name: String,
     target: ConnInfo,
+    mode: Mode,
     /// Partitions that can be copied since the applier was told of any, with their topmost parents.
     roots: Vec<(TableName, TableName)>,
     /// Tables of which a chunk was copied since anything of them failed.
@@ -124,6 +126,7 @@ impl Copying {
             ledger: begin.ledger,
             name: begin.name,
             target: begin.target,
+            mode: begin.mode,
             roots: Vec::new(),
             well: HashSet::new(),
             in_chunks: HashMap::new(),
@@ -413,7 +416,9 @@ impl Copying {
             .filter(|(relation, _)| self.router.is_copied(**relation))
             .map(|(_, table)| table)
         {
-            let held = schema::hold_back_now(&session, &self.name, &table.target, &table.source.key).await?;
+            let held =
+                schema::hold_back_now(&session, &self.name, &table.target, &table.source.key, self.mode)
+                    .await?;
             if !held.is_empty() {
                 let names: Vec<&str> = held.iter().map(|held| held.object.as_str()).collect();
                 return Ok(Fault::retry(format!(
@@ -453,7 +458,7 @@ impl Copying {
                 let (target, name) = (self.target.clone(), self.name.clone());
                 self.end = End::PuttingBack(Task::spawn(async move {
                     let session = Session::open(&target, Side::Target, &format!("cdc_{name} schema")).await?;
-                    schema::put_back(&session, &name).await
+                    schema::put_back(&session, &name, Until::Copy).await
                 }));
             }
             End::NotYet | End::PutBackAt(_) | End::PuttingBack(_) | End::Reached => {}

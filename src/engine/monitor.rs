@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::publications::{refuse_changed, refuse_removed};
 use crate::catalog::{Published, TableName, published_names};
 use crate::chunk::Snapshot;
-use crate::connect::Session;
+use crate::connect::{ConnInfo, Mode, Session};
 use crate::copy::snapshot;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::{DaemonState, Ledger, Severity};
@@ -22,6 +22,7 @@ use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
 use crate::pulse::Turning;
 use crate::replication::{Publication, Slot};
+use crate::schema;
 
 /// The end of the source's log at a time of its clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,9 @@ pub(super) struct Watched {
     pub(super) insert_only: Vec<TableName>,
     /// The tables that are published, when these are others than before.
     pub(super) published: watch::Sender<Vec<Published>>,
+    /// Where the rows go, and how.
+    pub(super) target: ConnInfo,
+    pub(super) mode: Mode,
     /// What keeps the copy from getting a snapshot.
     pub(super) in_the_way: watch::Receiver<Option<String>>,
 }
@@ -112,6 +116,7 @@ async fn watch_until_fault(
         if Instant::now() >= next_health {
             turning.turned();
             answered(Side::Source, watched.health()).await?;
+            answered(Side::Target, watched.silence()).await?;
             // A stream that has only just begun proves nothing: what stopped the last one may come
             // with its first message.
             if !is_first {
@@ -193,6 +198,27 @@ impl Watched {
             is_new
         });
         self.count_missed().await
+    }
+
+    /// Holds back what somebody has made on the target, or switched on, since the last look. What it has done
+    /// to rows meanwhile a verification finds.
+    async fn silence(&self) -> Result<()> {
+        let (name, published) = (self.ledger.name(), self.published.borrow().clone());
+        if !schema::is_stirring(&**self.ledger.session(), name, &published, self.mode).await? {
+            return Ok(());
+        }
+        // The ledger's session is others', too.
+        let session = Session::open(&self.target, Side::Target, &format!("cdc_{name} schema")).await?;
+        match schema::silence_all(&session, name, &published, self.mode).await {
+            Err(fault) if fault.is_unreachable() => Err(fault),
+            // A lock that isn't to be had now.
+            Err(fault) if fault.passes() => {
+                tracing::debug!("{fault}");
+                Ok(())
+            }
+            Err(fault) => self.ledger.record_incident(Severity::Warning, &fault).await,
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Updates and deletes of tables that are published for INSERT and TRUNCATE only.

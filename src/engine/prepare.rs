@@ -19,7 +19,7 @@ use super::publications::{self, Wanted};
 use crate::apply::Applier;
 use crate::catalog::{Published, TableName, empty, published, rows_exist};
 use crate::config::{Config, ExistingRows};
-use crate::connect::Session;
+use crate::connect::{Mode, Session};
 use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::{DaemonState, Ledger, Origin, Repair};
@@ -28,6 +28,7 @@ use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
 use crate::replication::{Publication, ReplicationStream, Slot, Walsender};
 use crate::route::{CopyTable, Router};
+use crate::schema;
 
 /// Both ends, ready to stream.
 pub struct Prepared {
@@ -96,7 +97,8 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     end_leftovers(&source, Side::Source, config, &["copy"]).await?;
     let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
     refuse_pooler(guard, &apply).await?;
-    apply.become_replica().await?;
+    let mode = apply.mode().await?;
+    apply.write_as(mode).await?;
     ledger.refuse_missing_rows().await?;
     let known = ledger.next_epoch().await?;
     let mut recorded = if known.is_some() { ledger.origin().await? } else { None };
@@ -128,10 +130,10 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     };
 
     let applier_pid = apply.backend_pid();
-    let applier = Applier::new(apply, &config.name, epoch, roots(&wanted)).await?;
+    let applier = Applier::new(apply, &config.name, epoch, mode, roots(&wanted)).await?;
     free_slot(&source, &origin.slot, &application(config, "walsender")).await?;
     let stream = walsender.start_replication(&origin.slot, start, &publications).await?;
-    let copy = copy(config, &source, ledger, epoch, &publications, start).await?;
+    let copy = copy(config, &source, ledger, (epoch, mode), &publications, start).await?;
     Ok(Prepared {
         stream,
         source,
@@ -152,14 +154,14 @@ async fn copy(
     config: &Config,
     source: &Session,
     ledger: &Ledger,
-    epoch: i64,
+    (epoch, mode): (i64, Mode),
     publications: &[String],
     checkpoint: Lsn,
 ) -> Result<copying::Begin> {
     // After the stream has begun: what runs now, or has been in an earlier stream, must have ended in
     // each snapshot that is accepted.
     let fence = fence(source).await?;
-    let planner = planner(config, ledger, epoch, publications).await?;
+    let planner = planner(config, ledger, (epoch, mode), publications).await?;
     planner.take_up_all_repairs().await?;
     let mut router = Router::new(fence, current_snapshot(source).await?);
     let published = published(source, publications).await?;
@@ -178,6 +180,7 @@ async fn copy(
     let mut tables = published;
     let mut published: Vec<Published> = tables.iter().map(Into::into).collect();
     published.sort_by_key(|table| table.oid);
+    schema::silence_all(&planner.target, &config.name, &published, mode).await?;
     tables.retain(|table| {
         router.expect(table.oid);
         router.is_unplanned(table.oid) || router.is_copied(table.oid)
@@ -191,6 +194,7 @@ async fn copy(
         application: application(config, "copy"),
         name: config.name.clone(),
         epoch,
+        mode,
         throttle: Throttle::new(config.copy.max_rate_bytes),
         offers: offers_out,
     };
@@ -204,15 +208,21 @@ async fn copy(
         ledger: ledger.clone(),
         name: config.name.clone(),
         target: config.target.clone(),
+        mode,
         is_complete: ledger.copy_is_complete().await?,
     })
 }
 
 /// Who takes tables into the stream.
-async fn planner(config: &Config, ledger: &Ledger, epoch: i64, publications: &[String]) -> Result<Planner> {
+async fn planner(
+    config: &Config,
+    ledger: &Ledger,
+    (epoch, mode): (i64, Mode),
+    publications: &[String],
+) -> Result<Planner> {
     let application = application(config, "copy");
     let target = Session::open(&config.target, Side::Target, &application).await?;
-    target.become_replica().await?;
+    target.write_as(mode).await?;
     let readers_rate = config.copy.max_rate_bytes.map(|rate| rate / config.copy.readers as u64);
     let chunk_bytes =
         readers_rate.unwrap_or(limits::CHUNK_BYTES).clamp(limits::CHUNK_BYTES_LEAST, limits::CHUNK_BYTES);
@@ -229,6 +239,7 @@ async fn planner(config: &Config, ledger: &Ledger, epoch: i64, publications: &[S
                 false => config.tables.existing_rows,
             },
             chunk_bytes,
+            mode,
         },
     })
 }

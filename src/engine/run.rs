@@ -115,6 +115,8 @@ impl Engine {
             ours: prepared.ours,
             insert_only: prepared.insert_only,
             published: published_out,
+            target: prepared.copy.target.clone(),
+            mode: prepared.copy.mode,
             in_the_way: in_the_way_in,
         };
         let turning = pulse.of("the monitor of the source");

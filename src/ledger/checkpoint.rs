@@ -1,6 +1,7 @@
 //! The checkpoint: up to where the source has been applied.
 
 use super::migration::{Ledger, fault};
+use crate::connect::IS_WRITING;
 use crate::fault::Result;
 use crate::lsn::Lsn;
 
@@ -18,8 +19,9 @@ pub struct Checkpoint {
 /// until that commits. Behind a pooler in transaction mode the session's settings can be gone; then
 /// triggers have fired for the rows, and nothing may be committed.
 #[must_use]
-pub fn write_checkpoint_sql() -> &'static str {
-    "WITH writer AS (SELECT FROM cdc.writer WHERE name = $1 AND epoch = $2 FOR SHARE)
+pub fn write_checkpoint_sql() -> String {
+    format!(
+        "WITH writer AS (SELECT FROM cdc.writer WHERE name = $1 AND epoch = $2 FOR SHARE)
      UPDATE cdc.checkpoint
         SET lsn = $3,
             commit_time = coalesce($4, commit_time),
@@ -28,7 +30,8 @@ pub fn write_checkpoint_sql() -> &'static str {
             changes = changes + $7,
             updated_at = pg_catalog.clock_timestamp()
        FROM writer
-      WHERE name = $1 AND lsn <= $3 AND pg_catalog.current_setting('session_replication_role') = 'replica'"
+      WHERE name = $1 AND lsn <= $3 AND {IS_WRITING}"
+    )
 }
 
 impl Ledger {

@@ -10,6 +10,7 @@ use super::incident::FAILING;
 use super::migration::{Ledger, fault};
 use crate::catalog::TableName;
 use crate::chunk::{ChunkId, KeyRange, Snapshot};
+use crate::connect::IS_WRITING;
 use crate::fault::{Fault, Result, Side};
 use crate::lsn::Lsn;
 
@@ -57,10 +58,12 @@ pub struct CopiedChunk {
 
 /// The epoch's row, locked until the transaction ends; none if the epoch is not ours any more, or if
 /// the session has lost the setting that keeps triggers from firing (as behind a pooler).
-pub(super) const WRITER: &str = "WITH writer AS (
-    SELECT FROM cdc.writer
-     WHERE name = $1 AND epoch = $2 AND pg_catalog.current_setting('session_replication_role') = 'replica'
-       FOR SHARE)";
+pub(super) fn writer() -> String {
+    format!(
+        "WITH writer AS (
+           SELECT FROM cdc.writer WHERE name = $1 AND epoch = $2 AND {IS_WRITING} FOR SHARE)"
+    )
+}
 
 /// Takes a table into the stream, with the chunks of these ranges, all pending. Belongs into an open
 /// transaction of the target, with whatever was done to the table there.
@@ -76,7 +79,7 @@ pub async fn record_table(
 ) -> Result<()> {
     let ranges: Vec<_> = ranges.iter().map(Json).collect();
     let sql = format!(
-        "{WRITER},
+        "{},
          planned AS (
            INSERT INTO cdc.copy
                   (name, relation, schema_name, table_name, membership, key_columns, rows_planned, bytes_planned)
@@ -84,7 +87,8 @@ pub async fn record_table(
            RETURNING name, relation)
          INSERT INTO cdc.chunk (name, relation, ordinal, range)
          SELECT p.name, p.relation, r.number - 1, r.range
-           FROM planned AS p, unnest($10::jsonb[]) WITH ORDINALITY AS r (range, number)"
+           FROM planned AS p, unnest($10::jsonb[]) WITH ORDINALITY AS r (range, number)",
+        writer()
     );
     let recorded = client
         .execute(
@@ -126,13 +130,14 @@ pub async fn record_done(
     let rows: Vec<i64> = chunks.iter().map(|chunk| chunk.rows).collect();
     let bytes: Vec<i64> = chunks.iter().map(|chunk| chunk.bytes).collect();
     let sql = format!(
-        "{WRITER}
+        "{}
          UPDATE cdc.chunk AS c
             SET state = 'done', snapshot = $3, lsn = $4, rows = d.rows, bytes = d.bytes, copies = copies + 1,
                 started_at = pg_catalog.now(), finished_at = pg_catalog.clock_timestamp()
            FROM writer,
                 unnest($5::oid[], $6::bigint[], $7::bigint[], $8::bigint[]) AS d (relation, ordinal, rows, bytes)
-          WHERE c.name = $1 AND c.relation = d.relation AND c.ordinal = d.ordinal AND c.state = 'pending'"
+          WHERE c.name = $1 AND c.relation = d.relation AND c.ordinal = d.ordinal AND c.state = 'pending'",
+        writer()
     );
     let recorded = client
         .execute(&sql, &[&name, &epoch, &snapshot.to_string(), &lsn, &relations, &ordinals, &rows, &bytes])

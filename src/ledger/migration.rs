@@ -175,7 +175,8 @@ impl Ledger {
     pub(super) async fn complete(&self) -> Result<()> {
         // Only then: CREATE ... IF NOT EXISTS wants CREATE on the database even when the schema
         // exists, and says NOTICE for each table.
-        let newest = "SELECT pg_catalog.to_regclass('cdc.repair') IS NOT NULL";
+        let newest = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                                      WHERE attrelid = pg_catalog.to_regclass('cdc.held_back') AND attname = 'until')";
         if self.session.query_one(newest, &[]).await.map_err(|e| fault(&e))?.get(0) {
             return Ok(());
         }
@@ -401,7 +402,7 @@ impl Ledger {
             .query_opt(
                 "SELECT phase <> 'copy' AND consistent_since IS NOT NULL
                         AND NOT EXISTS (SELECT FROM cdc.held_back AS h
-                                         WHERE h.name = m.name AND h.put_back_at IS NULL)
+                                         WHERE h.name = m.name AND h.until = 'copy' AND h.put_back_at IS NULL)
                    FROM cdc.migration AS m WHERE name = $1",
                 &[&self.name],
             )

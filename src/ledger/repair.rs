@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Row};
 
-use super::copy::{CopiedTable, WRITER, all_of};
+use super::copy::{CopiedTable, all_of, writer};
 use super::migration::{Ledger, Origin, fault, host};
 use crate::chunk::KeyRange;
 use crate::fault::{Fault, Result, Side};
@@ -83,9 +83,10 @@ pub async fn record_repair(
 ) -> Result<()> {
     let fault = |e| fault(&e).table(table.name.to_string());
     let sql = format!(
-        "{WRITER}
+        "{}
          UPDATE cdc.repair AS r SET begun_at = pg_catalog.clock_timestamp()
-           FROM writer WHERE r.name = $1 AND id = $3 AND begun_at IS NULL AND finished_at IS NULL"
+           FROM writer WHERE r.name = $1 AND id = $3 AND begun_at IS NULL AND finished_at IS NULL",
+        writer()
     );
     let begun = client.execute(&sql, &[&name, &epoch, &request]).await.map_err(fault)?;
     all_of(begun, 1, "the repair is")?;

@@ -25,7 +25,7 @@ use crate::engine::end_leftovers;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::{Ledger, Origin, Phase};
 use crate::limits;
-use crate::schema::{self, Held, NotPutBack};
+use crate::schema::{self, Held, NotPutBack, Until};
 
 /// What there is of a migration, and the lock that keeps its daemon from starting.
 pub struct Removal<'a> {
@@ -118,7 +118,7 @@ impl<'a> Removal<'a> {
         let mut not_put_back = Vec::new();
         if let Some(known) = self.known.as_ref().filter(|known| !known.held.is_empty()) {
             tell(&format!(
-                "putting back constraints and indexes: {}; large ones take their time",
+                "putting back what was held back: {}; large constraints and indexes take their time",
                 known.held.len()
             ))?;
             let session =
@@ -195,7 +195,7 @@ async fn lock_out_daemons(ledger: &Ledger) -> Result<()> {
 async fn put_back(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
     let deadline = Instant::now() + limits::SLOT_FREE;
     loop {
-        match schema::put_back(session, name).await {
+        match schema::put_back(session, name, Until::Cutover).await {
             Err(fault) if fault.passes() && !session.is_closed() && Instant::now() < deadline => {
                 tokio::time::sleep(limits::FEEDBACK_DELAY).await;
             }

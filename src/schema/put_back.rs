@@ -3,7 +3,7 @@
 use tokio::time::sleep;
 use tokio_postgres::{Error, Row};
 
-use super::{locks, take_lock};
+use super::{Until, locks, take_lock};
 use crate::catalog::{TableName, quote_identifier, quote_literal};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
@@ -23,20 +23,30 @@ pub struct NotPutBack {
     pub fault: Fault,
 }
 
-/// Puts back what is held back, one after the other, exactly as it was; rows can be written to the
-/// tables meanwhile. The session is to be used for nothing else.
+/// Puts back what is held back until then, one after the other, exactly as it was; rows can be written to
+/// the tables meanwhile. At the cutover that is everything. The session is to be used for nothing else.
 ///
 /// Returns what could not be put back, and why; the others are put back all the same. It can be called
 /// again at any time, after any failure or kill, and tries again what is still missing.
 ///
 /// # Errors
 /// If the session or the ledger fails, or another session is at it.
-pub async fn put_back(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
-    take_lock(&**session, "pg_try_advisory_lock", name).await?;
-    let outcome = put_back_all(session, name).await;
-    // If that fails, the session has ended, and the lock with it.
+pub async fn put_back(session: &Session, name: &str, until: Until) -> Result<Vec<NotPutBack>> {
+    let outcome = match lock(session, name, until).await {
+        Ok(()) => put_back_all(session, name, until).await,
+        Err(fault) => Err(fault),
+    };
+    // If that fails, the session has ended, and the locks with it.
     let _ = session.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await;
     outcome
+}
+
+async fn lock(session: &Session, name: &str, until: Until) -> Result<()> {
+    take_lock(&**session, "pg_try_advisory_lock", name, Until::Copy).await?;
+    if until == Until::Cutover {
+        take_lock(&**session, "pg_try_advisory_lock", name, Until::Cutover).await?;
+    }
+    Ok(())
 }
 
 /// The statements that put back what is still held back, for somebody who does it by hand, in their order.
@@ -45,29 +55,33 @@ pub async fn put_back(session: &Session, name: &str) -> Result<Vec<NotPutBack>> 
 /// If the target can't be asked.
 pub async fn statements(session: &Session, name: &str) -> Result<Vec<String>> {
     let mut statements = Vec::new();
-    for row in &held_rows(session, name).await? {
+    for row in &held_rows(session, name, Until::Cutover).await? {
         let object = Object::new(session, row);
         statements.extend(object.statements().await.map_err(|e| object.explain(&e))?);
     }
     Ok(statements)
 }
 
-/// A part comes before its whole, and what is referred to before what refers to it.
-async fn held_rows(session: &Session, name: &str) -> Result<Vec<Row>> {
+/// A part comes before its whole, and what is referred to before what refers to it. What is only switched on
+/// again comes last: a row that is mended because a foreign key has named it fires nothing yet, and row
+/// security is none of the foreign keys' business.
+async fn held_rows(session: &Session, name: &str, until: Until) -> Result<Vec<Row>> {
     session
         .query(
             "SELECT id, part_of, schema_name, table_name, kind, object_name, refers_to, tablespace, build,
                     put_back, validate
-               FROM cdc.held_back WHERE name = $1 AND put_back_at IS NULL ORDER BY id DESC",
-            &[&name],
+               FROM cdc.held_back WHERE name = $1 AND put_back_at IS NULL AND until IN ('copy', $2)
+              ORDER BY CASE WHEN kind IN ('index', 'constraint') THEN 1 WHEN kind = 'foreign key' THEN 2 ELSE 3 END,
+                       id DESC",
+            &[&name, &until.as_str()],
         )
         .await
         .map_err(|e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e))
 }
 
-async fn put_back_all(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
+async fn put_back_all(session: &Session, name: &str, until: Until) -> Result<Vec<NotPutBack>> {
     let mut missing = Vec::new();
-    for row in &held_rows(session, name).await? {
+    for row in &held_rows(session, name, until).await? {
         let object = Object::new(session, row);
         match object.put_back().await {
             Ok(()) => {}
@@ -88,6 +102,8 @@ struct State {
     table_exists: bool,
     index_is_valid: Option<bool>,
     constraint_is_valid: Option<bool>,
+    /// Of what can be switched off.
+    is_on: Option<bool>,
 }
 
 /// One row of `cdc.held_back`.
@@ -116,6 +132,10 @@ impl<'a> Object<'a> {
             tracing::warn!(table = %self.table, "the table is gone, and its {} with it", self.describe());
             return self.done().await;
         }
+        if self.is_switch() && state.is_on.is_none() {
+            tracing::warn!(table = %self.table, "the {} is gone, or has another name", self.describe());
+            return self.done().await;
+        }
         let build: Option<&str> = self.row.get("build");
         if let Some(build) = build {
             self.build(build, state.index_is_valid).await?;
@@ -137,15 +157,21 @@ impl<'a> Object<'a> {
         match self.kind {
             // An index that was built here still lacks its comments and marks.
             "index" => self.row.get::<_, Option<&str>>("build").is_none() && state.index_is_valid.is_some(),
+            _ if self.is_switch() => state.is_on == Some(true),
             _ => state.constraint_is_valid.is_some(),
         }
+    }
+
+    /// It was switched off, and is still there.
+    fn is_switch(&self) -> bool {
+        matches!(self.kind, "trigger" | "rule" | "setting")
     }
 
     /// What is missing of it, in SQL.
     async fn statements(&self) -> Result<Vec<String>, Error> {
         let state = self.state().await?;
         let mut statements = Vec::new();
-        if state.table_exists {
+        if state.table_exists && !(self.is_switch() && state.is_on.is_none()) {
             let build: Option<String> = self.row.get("build");
             statements.extend(build.filter(|_| state.index_is_valid != Some(true)));
             if !self.is_there(&state) {
@@ -169,6 +195,7 @@ impl<'a> Object<'a> {
             table_exists: row.get("table_exists"),
             index_is_valid: row.get("index_is_valid"),
             constraint_is_valid: row.get("constraint_is_valid"),
+            is_on: row.get("is_on"),
         })
     }
 

@@ -179,14 +179,7 @@ impl Search<'_> {
         let Some(copied_at) = self.ledger.copied_at(&relations).await? else {
             return Err(Fault::person("it is still being copied").table(table.name.to_string()));
         };
-        let (target, through_root) = match destination(self.target, &table.name, table.root.as_ref()).await {
-            // What fires there makes rows differ: that is for the comparison to say.
-            Err(fault) => match target_table(self.target, &table.name).await? {
-                Some(target) => (target, false),
-                None => return Err(fault),
-            },
-            Ok(found) => found,
-        };
+        let (target, through_root) = destination(self.target, &table.name, table.root.as_ref()).await?;
         let through_root = through_root || parts.len() > 1;
         let target = match (&table.root, through_root) {
             (Some(root), true) => target_table(self.target, root).await?.unwrap_or(target),

@@ -2,7 +2,7 @@
 
 use cdc::catalog::TableName;
 use cdc::demo::data::Example;
-use cdc::schema::{held, put_back};
+use cdc::schema::{Until, held, put_back};
 
 use super::{NAME, Target, key, server, table, words};
 
@@ -63,12 +63,12 @@ async fn a_schema_made_by_hand_comes_back_as_it_was() {
     target.hold_back_all(nasty_key).await;
     assert_eq!(held(&*session, NAME).await.unwrap(), all);
     session.batch_execute("SET session_replication_role = replica").await.unwrap();
-    assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     target.assert_schema(&before).await;
     // And a second time, from what was put back.
     target.hold_back_all(nasty_key).await;
-    assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -95,7 +95,7 @@ async fn the_example_schemas_come_back_as_they_were() {
         }
         let session = target.session().await;
         assert!(held(&*session, NAME).await.unwrap().len() > 5);
-        assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+        assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
         target.assert_schema(&before).await;
     }
 }
@@ -129,7 +129,7 @@ async fn rows_that_go_to_a_partitioned_table_take_what_its_partitions_have_too()
         words(&target.hold_back(&table("t"), &key(&["id"])).await.unwrap()),
         ["foreign key p_u_fkey of public.p", "index p_u_idx of public.p"]
     );
-    assert_eq!(put_back(&target.session().await, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&target.session().await, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -154,7 +154,7 @@ async fn partitions_come_and_go_while_their_index_is_away() {
         .await
         .unwrap();
     let session = target.session().await;
-    assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     let rows = session
         .query(

@@ -1,6 +1,6 @@
 //! What can't be put back is told, and the rest is put back all the same.
 
-use cdc::schema::{held, put_back};
+use cdc::schema::{Until, held, put_back};
 
 use super::{NAME, Target, key, table, words};
 use crate::support::pair::number;
@@ -39,7 +39,7 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         .unwrap();
     let session = target.session().await;
     for _ in 0..2 {
-        let missing = put_back(&session, NAME).await.unwrap();
+        let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
         let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
         let mut told: Vec<String> = faults
             .iter()
@@ -73,7 +73,7 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         assert_eq!(number(&target.admin, "SELECT count(*) FROM pg_index WHERE NOT indisvalid").await, 0);
     }
     // One fault, whole.
-    let missing = put_back(&session, NAME).await.unwrap();
+    let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
     let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
     let fault = faults.iter().find(|fault| fault.table_name() == Some("public.parent")).unwrap();
     assert_eq!(
@@ -91,7 +91,7 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         )
         .await
         .unwrap();
-    assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -115,7 +115,7 @@ async fn a_part_that_fails_keeps_its_whole_back() {
         .await
         .unwrap();
     let session = target.session().await;
-    let missing = put_back(&session, NAME).await.unwrap();
+    let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
     let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
     assert_eq!(faults.iter().map(|f| f.row_key().unwrap()).collect::<Vec<_>>(), ["k=2"]);
     assert_eq!(
@@ -123,7 +123,7 @@ async fn a_part_that_fails_keeps_its_whole_back() {
         ["foreign key to_o of public.t", "foreign key to_o of public.p2"]
     );
     target.admin.batch_execute("INSERT INTO public.o VALUES (2)").await.unwrap();
-    assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -174,7 +174,7 @@ async fn an_ordinary_owner_takes_off_only_what_he_can_put_back() {
     }
     assert_eq!(target.hold_back_as("ordinary", &table("t"), &key(&["id"])).await.unwrap().len(), 2);
     let session = target.session_of("ordinary").await;
-    assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -201,14 +201,14 @@ async fn what_something_else_depends_on_is_refused_and_what_took_a_name_is_told(
         ),
     ] {
         target.admin.batch_execute(take).await.unwrap();
-        let missing = put_back(&session, NAME).await.unwrap();
+        let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
         let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
         assert_eq!(faults.iter().map(|f| f.code().unwrap().code()).collect::<Vec<_>>(), ["42P07"]);
         assert!(faults[0].advice().unwrap().starts_with("rename what has taken its name"), "{}", faults[0]);
         // It is still there.
         target.admin.batch_execute(free).await.unwrap();
     }
-    assert_eq!(put_back(&session, NAME).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -243,7 +243,7 @@ async fn what_a_person_has_put_back_by_hand_stays_as_it_is() {
         .await
         .unwrap();
     let session = target.session().await;
-    let faults = put_back(&session, NAME).await.unwrap();
+    let faults = put_back(&session, NAME, Until::Cutover).await.unwrap();
     assert!(faults.is_empty(), "{faults:?}");
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     target.assert_schema(&before).await;

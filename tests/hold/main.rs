@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cdc::catalog::TableName;
-use cdc::connect::{ConnInfo, Environment, Session};
+use cdc::connect::{ConnInfo, Environment, Mode, Session};
 use cdc::demo::Cluster;
 use cdc::fault::{Result, Side};
 use cdc::ledger::Ledger;
@@ -88,7 +88,7 @@ impl Target {
     async fn hold_back_as(&self, role: &str, table: &TableName, key: &[String]) -> Result<Vec<Held>> {
         let mut session = self.session_of(role).await;
         let transaction = session.transaction().await.unwrap();
-        let held = hold_back(&transaction, NAME, table, key).await?;
+        let held = hold_back(&transaction, NAME, table, key, Mode::Replica).await?;
         transaction.commit().await.unwrap();
         Ok(held)
     }
