@@ -61,7 +61,7 @@
 //! # The floors
 //!
 //! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`] → [`engine`], [`observe`] →
-//! [`replication`], [`route`], [`apply`], [`verify`] → [`integrity`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`],
+//! [`replication`], [`route`], [`apply`], [`verify`], [`preflight`] → [`integrity`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`],
 //! [`catalog`], [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
 
 pub mod apply;
@@ -82,6 +82,7 @@ pub mod limits;
 pub mod lsn;
 pub mod observe;
 pub mod pgoutput;
+pub mod preflight;
 pub mod provider;
 pub mod pulse;
 pub mod removal;

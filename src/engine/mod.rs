@@ -13,15 +13,14 @@
 mod copying;
 mod jobs;
 mod large;
+mod leftovers;
 mod monitor;
-mod origin;
 mod prepare;
 mod publications;
 mod run;
 mod task;
 
 pub use large::LargeRows;
-pub(crate) use origin::free_slot;
-pub(crate) use prepare::end_leftovers;
+pub(crate) use leftovers::{end_leftovers, free_slot};
 pub use prepare::{Prepared, prepare};
 pub use run::{Ended, Engine};

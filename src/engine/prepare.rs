@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_postgres::SimpleQueryMessage;
 
 use super::copying;
 use super::jobs::Jobs;
-use super::origin::{check_slot, compare_origin, free_slot, refuse_shared, refuse_target, still_creating};
-use super::publications::{self, Wanted};
+use super::leftovers::{end_leftovers, free_slot};
+use super::publications;
 use crate::apply::Applier;
 use crate::catalog::{Published, TableName, empty, published, rows_exist};
 use crate::config::{Config, ExistingRows};
@@ -26,6 +25,11 @@ use crate::ledger::{DaemonState, Ledger, Origin, Repair};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
+use crate::preflight::Wanted;
+use crate::preflight::refuse::{
+    SourceSettings, check_slot, compare_origin, refuse_pooler, refuse_shared, refuse_target, still_creating,
+    unknown_slot,
+};
 use crate::replication::{Publication, ReplicationStream, Slot, Walsender};
 use crate::route::{CopyTable, Router};
 use crate::schema;
@@ -65,7 +69,7 @@ impl Prepared {
 }
 
 /// The application name of our sessions, so that what an earlier life left behind is recognised.
-fn application(config: &Config, part: &str) -> String {
+pub(super) fn application(config: &Config, part: &str) -> String {
     format!("cdc_{} {part}", config.name)
 }
 
@@ -244,73 +248,6 @@ async fn planner(
     })
 }
 
-/// Refuses a pooler that gives a session another backend from one transaction to the next: what we
-/// set would be gone for us and hold for others, the switched-off triggers before all.
-async fn refuse_pooler(guard: &Session, apply: &Session) -> Result<()> {
-    let fault = |e| Fault::sql(Side::Target, "looking for a pooler", &e);
-    let mut is_pooled = guard.backend_pid() == apply.backend_pid();
-    // Asked in turn: a pooler that hands out the backend used last gives one the other's, and one that
-    // hands out the backend used longest ago gives each another.
-    for session in [apply, guard, guard, apply] {
-        // One message each: a prepared statement's Close would still keep its backend busy.
-        let messages = session.simple_query("SELECT pg_catalog.pg_backend_pid()").await.map_err(fault)?;
-        let pid = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        });
-        is_pooled |= pid != Some(&session.backend_pid().to_string());
-    }
-    if !is_pooled {
-        return Ok(());
-    }
-    // Settings and lock stay with the backends, which are somebody else's next. One of the two is
-    // held by a transaction while the other is cleaned.
-    let clean = "RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all()";
-    apply.batch_execute(&format!("BEGIN; {clean}")).await.map_err(fault)?;
-    guard.batch_execute(clean).await.map_err(fault)?;
-    apply.batch_execute("COMMIT").await.map_err(fault)?;
-    Err(Fault::person("a pooler in transaction mode is in between: sessions don't keep their backend")
-        .on(Side::Target)
-        .remedy("use the direct connection to the server (its own port), or a pool in session mode"))
-}
-
-/// What has to be known of the source's configuration.
-struct SourceSettings {
-    wal_sender_timeout: Option<Duration>,
-}
-
-impl SourceSettings {
-    async fn read(source: &Session) -> Result<Self> {
-        let row = source
-            .query_one(
-                "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'),
-                        (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout')",
-                &[],
-            )
-            .await
-            .map_err(|e| Fault::sql(Side::Source, "reading the settings", &e))?;
-        if row.get(0) {
-            return Err(Fault::person(
-                "the source is a hot standby, whose snapshots can't be relied on here",
-            )
-            .on(Side::Source)
-            .remedy("connect to the primary"));
-        }
-        let wal_level: &str = row.get(1);
-        if wal_level != "logical" {
-            return Err(Fault::person(format!(
-                "wal_level is {wal_level}; logical replication needs logical"
-            ))
-            .on(Side::Source)
-            .remedy("ALTER SYSTEM SET wal_level = logical, then restart the source"));
-        }
-        let millis: i64 = row.get(2);
-        Ok(Self {
-            wal_sender_timeout: u64::try_from(millis).ok().filter(|ms| *ms > 0).map(Duration::from_millis),
-        })
-    }
-}
-
 /// The first start, or one that was interrupted before the first checkpoint.
 async fn begin(
     config: &Config,
@@ -405,17 +342,6 @@ async fn start_over_if_asked(
     Ok(true)
 }
 
-fn unknown_slot(slot: &str) -> Fault {
-    Fault::person(format!(
-        "there is a replication slot {slot} already, which this migration's ledger knows nothing of"
-    ))
-    .on(Side::Source)
-    .remedy(format!(
-        "if the ledger (schema cdc on the target) was lost, put it back: the slot holds what it needs. If nothing else \
-         uses the slot: SELECT pg_drop_replication_slot('{slot}'); otherwise give this migration another name"
-    ))
-}
-
 /// Says in the status whose transaction the slot waits for, as long as it does.
 async fn say_whom_the_slot_waits_for(config: &Config, ledger: &Ledger) -> Infallible {
     loop {
@@ -442,31 +368,6 @@ async fn clock(source: &Session) -> Result<PgTimestamp> {
         .await
         .map_err(|e| Fault::sql(Side::Source, "asking for the time", &e))?;
     Ok(row.get(0))
-}
-
-/// Ends sessions of an earlier life that are still at work. The epoch makes them harmless; ending them
-/// frees their locks at once. We hold the daemon's lock, so they can't be of a living daemon.
-pub(crate) async fn end_leftovers(
-    session: &Session,
-    side: Side,
-    config: &Config,
-    parts: &[&str],
-) -> Result<()> {
-    let applications: Vec<String> = parts.iter().map(|part| application(config, part)).collect();
-    let rows = session
-        .query(
-            "SELECT pid, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-              WHERE application_name = ANY ($1) AND datname = pg_catalog.current_database()
-                AND usename = current_user",
-            &[&applications],
-        )
-        .await
-        .map_err(|e| Fault::sql(side, "ending sessions of an earlier start", &e))?;
-    for row in rows {
-        let pid = row.get::<_, i32>(0);
-        tracing::info!(pid, "ended a session that an earlier start had left on the {side}");
-    }
-    Ok(())
 }
 
 /// The topmost parent of each partition that has rows of its own.

@@ -1,16 +1,17 @@
-//! Whether the databases are the ones that the ledger speaks of, and the slot holds what the checkpoint needs.
+//! What a start refuses of the two servers, and of a ledger and a slot that don't belong to them.
 
 use std::time::Duration;
+
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::catalog::TableName;
 use crate::connect::Session;
 use crate::fault::{COPY_ALL_AGAIN, Fault, Reaction, Result, Side};
 use crate::ledger::{self, Checkpoint, Ledger, Origin};
-use crate::limits;
 use crate::replication::{Slot, SystemIdentity};
 
 /// Refuses a ledger that belongs to another database.
-pub(super) fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
+pub(crate) fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
     let differs = |what: &str, recorded: &str, found: &str, remedy: &str| {
         Err(Fault::person(format!(
             "the ledger belongs to another {what}: it was made for {recorded}, this is {found}"
@@ -47,7 +48,8 @@ pub(super) fn compare_origin(recorded: &Origin, found: &Origin) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn still_creating(slot: &str) -> Fault {
+/// The fault that says that an earlier start is still waiting for its slot.
+pub(crate) fn still_creating(slot: &str) -> Fault {
     Fault::retry(format!(
         "the replication slot {slot} is still being created for an earlier start; it waits for transactions that run \
          on the source"
@@ -57,7 +59,7 @@ pub(super) fn still_creating(slot: &str) -> Fault {
 
 /// Refuses a slot that doesn't hold what the checkpoint needs. PostgreSQL itself accepts both a
 /// start in the future and one in the past, and skips silently.
-pub(super) async fn check_slot(
+pub(crate) async fn check_slot(
     source: &Session,
     origin: &Origin,
     checkpoint: Checkpoint,
@@ -102,35 +104,8 @@ pub(super) async fn check_slot(
     Ok(())
 }
 
-/// Waits until the slot is free, and ends a walsender of ours that has outlived its daemon.
-pub(crate) async fn free_slot(source: &Session, slot: &str, ours: &str) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + limits::SLOT_FREE;
-    loop {
-        let Some(Slot { active_pid: Some(pid), active_application, .. }) = Slot::find(source, slot).await?
-        else {
-            return Ok(());
-        };
-        if active_application.as_deref() == Some(ours) {
-            tracing::info!(pid, "ending a walsender that an earlier start has left on the source");
-            source
-                .execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid])
-                .await
-                .map_err(|e| Fault::sql(Side::Source, "ending a walsender of an earlier start", &e))?;
-        }
-        if tokio::time::Instant::now() >= deadline {
-            let who = active_application.unwrap_or_default();
-            return Err(Fault::retry(format!(
-                "the replication slot {slot} is in use by pid {pid} ({who:?})"
-            ))
-            .on(Side::Source)
-            .remedy(format!("stop what uses it, or: SELECT pg_terminate_backend({pid})")));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// Refuses a target that can't be written to, or that is the source.
-pub(super) async fn refuse_target(target: &Session, source: &Session) -> Result<()> {
+pub(crate) async fn refuse_target(target: &Session, source: &Session) -> Result<()> {
     let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_database()::text,
                       pg_catalog.pg_postmaster_start_time()";
     let row = target
@@ -158,7 +133,7 @@ pub(super) async fn refuse_target(target: &Session, source: &Session) -> Result<
 }
 
 /// Refuses tables of the target that another migration in the same ledger fills.
-pub(super) async fn refuse_shared(
+pub(crate) async fn refuse_shared(
     target: &Session,
     targets: &[TableName],
     ledger: &Ledger,
@@ -183,4 +158,85 @@ pub(super) async fn refuse_shared(
             "run that one (name = {other:?}), or exclude its tables here; if it was given up, remove its slot and: \
              DELETE FROM cdc.migration WHERE name = '{other}'"
         )))
+}
+
+/// Refuses a pooler that gives a session another backend from one transaction to the next: what we
+/// set would be gone for us and hold for others, the switched-off triggers before all.
+pub(crate) async fn refuse_pooler(guard: &Session, apply: &Session) -> Result<()> {
+    let fault = |e| Fault::sql(Side::Target, "looking for a pooler", &e);
+    let mut is_pooled = guard.backend_pid() == apply.backend_pid();
+    // Asked in turn: a pooler that hands out the backend used last gives one the other's, and one that
+    // hands out the backend used longest ago gives each another.
+    for session in [apply, guard, guard, apply] {
+        // One message each: a prepared statement's Close would still keep its backend busy.
+        let messages = session.simple_query("SELECT pg_catalog.pg_backend_pid()").await.map_err(fault)?;
+        let pid = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        is_pooled |= pid != Some(&session.backend_pid().to_string());
+    }
+    if !is_pooled {
+        return Ok(());
+    }
+    // Settings and lock stay with the backends, which are somebody else's next. One of the two is
+    // held by a transaction while the other is cleaned.
+    let clean = "RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all()";
+    apply.batch_execute(&format!("BEGIN; {clean}")).await.map_err(fault)?;
+    guard.batch_execute(clean).await.map_err(fault)?;
+    apply.batch_execute("COMMIT").await.map_err(fault)?;
+    Err(Fault::person("a pooler in transaction mode is in between: sessions don't keep their backend")
+        .on(Side::Target)
+        .remedy("use the direct connection to the server (its own port), or a pool in session mode"))
+}
+
+/// What has to be known of the source's configuration.
+pub(crate) struct SourceSettings {
+    /// After how long it gives up a silent walsender; `None` if it is switched off.
+    pub(crate) wal_sender_timeout: Option<Duration>,
+}
+
+impl SourceSettings {
+    /// Reads them, and refuses a source that can't replicate with them.
+    pub(crate) async fn read(source: &Session) -> Result<Self> {
+        let row = source
+            .query_one(
+                "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'),
+                        (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout')",
+                &[],
+            )
+            .await
+            .map_err(|e| Fault::sql(Side::Source, "reading the settings", &e))?;
+        if row.get(0) {
+            return Err(Fault::person(
+                "the source is a hot standby, whose snapshots can't be relied on here",
+            )
+            .on(Side::Source)
+            .remedy("connect to the primary"));
+        }
+        let wal_level: &str = row.get(1);
+        if wal_level != "logical" {
+            return Err(Fault::person(format!(
+                "wal_level is {wal_level}; logical replication needs logical"
+            ))
+            .on(Side::Source)
+            .remedy("ALTER SYSTEM SET wal_level = logical, then restart the source"));
+        }
+        let millis: i64 = row.get(2);
+        Ok(Self {
+            wal_sender_timeout: u64::try_from(millis).ok().filter(|ms| *ms > 0).map(Duration::from_millis),
+        })
+    }
+}
+
+/// The fault that says that there is a slot of our name which isn't known to be ours.
+pub(crate) fn unknown_slot(slot: &str) -> Fault {
+    Fault::person(format!(
+        "there is a replication slot {slot} already, which this migration's ledger knows nothing of"
+    ))
+    .on(Side::Source)
+    .remedy(format!(
+        "if the ledger (schema cdc on the target) was lost, put it back: the slot holds what it needs. If nothing else \
+         uses the slot: SELECT pg_drop_replication_slot('{slot}'); otherwise give this migration another name"
+    ))
 }
