@@ -184,11 +184,6 @@ async fn a_role_that_may_not_is_refused_before_anything_is_made() {
     pair.target.batch_execute("CREATE ROLE target_plain LOGIN").await.unwrap();
     let target = pair.target_url.clone();
     pair.daemon_target_url = as_role(&target, "target_plain");
-    refuses_untouched(&pair, &["GRANT SET ON PARAMETER session_replication_role"]).await;
-    pair.target
-        .batch_execute("GRANT SET ON PARAMETER session_replication_role TO target_plain")
-        .await
-        .unwrap();
     refuses_untouched(&pair, &["GRANT CREATE ON DATABASE"]).await;
     pair.target.batch_execute("GRANT CREATE ON DATABASE roles TO target_plain").await.unwrap();
     let daemon = pair.streaming().await;
@@ -529,14 +524,10 @@ async fn a_target_that_is_a_hot_standby_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_cdc_that_is_no_ledger_of_this_version_is_left_alone() {
     let mut pair = Pair::new("foreign_ledger").await;
-    // Before, only a superuser may apply.
-    if !is_since(15, &pair.target).await {
-        return;
-    }
     pair.both("CREATE TABLE t (id int PRIMARY KEY)").await;
     pair.target
         .batch_execute(
-            "CREATE ROLE no_owner LOGIN; GRANT SET ON PARAMETER session_replication_role TO no_owner;
+            "CREATE ROLE no_owner LOGIN;
              GRANT ALL ON t TO no_owner; GRANT CREATE ON DATABASE foreign_ledger TO no_owner",
         )
         .await

@@ -8,7 +8,7 @@ mod support;
 use cdc::lsn::Lsn;
 use futures_util::future::join_all;
 use serde_json::Value;
-use support::pair::Pair;
+use support::pair::{Pair, as_superuser};
 use tokio_postgres::Client;
 
 /// Something that is wrong on the target.
@@ -175,38 +175,6 @@ const CASES: &[Case] = &[
         mend: "ALTER TABLE t ALTER COLUMN v DROP EXPRESSION",
         message: "the column v is generated there but an ordinary one on the source",
         remedy: "DROP EXPRESSION",
-        ..ROW
-    },
-    Case {
-        name: "trigger_always",
-        sabotage:
-            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v = 1; RETURN NEW; END';
-                   CREATE TRIGGER \"My trigger\" BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f();
-                   ALTER TABLE t ENABLE ALWAYS TRIGGER \"My trigger\"",
-        mend: "ALTER TABLE public.t DISABLE TRIGGER \"My trigger\"",
-        message: "the table has triggers or rules that fire also for replicated changes",
-        remedy: "ALTER TABLE public.t DISABLE TRIGGER \"My trigger\"",
-        ..ROW
-    },
-    Case {
-        name: "rule_for_replicas",
-        sabotage: "CREATE RULE r AS ON UPDATE TO t DO INSTEAD NOTHING; ALTER TABLE t ENABLE REPLICA RULE r",
-        mend: "ALTER TABLE public.t DISABLE RULE r",
-        message: "the table has triggers or rules that fire also for replicated changes",
-        remedy: "ALTER TABLE public.t DISABLE RULE r",
-        ..ROW
-    },
-    Case {
-        name: "trigger_of_a_partition",
-        schema: "CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
-                 CREATE TABLE t_1 PARTITION OF t DEFAULT; INSERT INTO t VALUES (5, 'v')",
-        sabotage: "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-                   ALTER TABLE t_1 RENAME TO other;
-                   CREATE TRIGGER g BEFORE UPDATE ON other FOR EACH ROW EXECUTE FUNCTION f();
-                   ALTER TABLE other ENABLE REPLICA TRIGGER g",
-        mend: "ALTER TABLE public.other DISABLE TRIGGER g",
-        message: "the table has triggers or rules that fire also for replicated changes",
-        remedy: "ALTER TABLE public.other DISABLE TRIGGER g",
         ..ROW
     },
     Case {
@@ -489,8 +457,11 @@ async fn stops_says_so_and_goes_on(case: &'static Case) {
 /// Side by side, as each of them waits for the daemon's next attempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_does_not_fit_stops_the_stream_until_a_person_has_mended_it() {
-    let cases = CASES.iter().map(|case| tokio::spawn(stops_says_so_and_goes_on(case)));
-    let names = CASES.iter().map(|case| case.name);
+    // Only a superuser can have a foreign key fire for replicated rows.
+    let is_possible = |case: &&'static Case| case.name != "foreign_key_that_fires" || as_superuser();
+    let cases: Vec<_> = CASES.iter().filter(is_possible).collect();
+    let names = cases.iter().map(|case| case.name);
+    let cases = cases.iter().map(|case| tokio::spawn(stops_says_so_and_goes_on(case)));
     let failed: Vec<_> =
         join_all(cases).await.into_iter().zip(names).filter(|(end, _)| end.is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}");

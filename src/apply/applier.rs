@@ -22,6 +22,7 @@ use crate::ledger::{self, record_skip_sql, send_back_sql, write_checkpoint_sql};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
+use crate::schema;
 
 /// What a batch that was committed has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,6 +340,8 @@ impl Applier {
         self.statements.retain(|(oid, _), _| *oid != relation.oid);
         let root = self.roots.get(&TableName::new(&relation.schema, &relation.name));
         let fitted = Arc::new(Fitted::new(&self.session, Arc::clone(relation), root).await?);
+        // The next start holds it back.
+        schema::refuse_stirring(&**self.session, &fitted.target, self.mode).await?;
         self.tables.insert(relation.oid, Arc::clone(&fitted));
         Ok(fitted)
     }

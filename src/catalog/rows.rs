@@ -28,6 +28,27 @@ pub async fn rows_exist(target: &Client, tables: &[TableName]) -> Result<Vec<Tab
     Ok(tables.iter().zip(has_rows).filter(|(_, has)| *has).map(|(table, _)| table.clone()).collect())
 }
 
+/// Those of these tables of the target whose rows their owner can see: row security is not forced upon him.
+///
+/// # Errors
+/// If the target can't be asked.
+pub async fn with_rows_in_sight(target: &Client, tables: &[TableName]) -> Result<Vec<TableName>> {
+    let names: Vec<String> = tables.iter().map(TableName::to_sql).collect();
+    let row = target
+        .query_one(
+            "SELECT array_agg(c.relrowsecurity AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
+                              AND pg_catalog.row_security_active(c.oid) ORDER BY place)
+               FROM unnest($1::text[]) WITH ORDINALITY AS t (name, place)
+               LEFT JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(t.name)",
+            &[&names],
+        )
+        .await
+        .map_err(|e| Fault::sql(Side::Target, "looking for row security", &e))?;
+    let is_hidden: Option<Vec<Option<bool>>> = row.get(0);
+    let with_hidden = tables.iter().zip(is_hidden.unwrap_or_default());
+    Ok(with_hidden.filter(|(_, hidden)| *hidden != Some(true)).map(|(table, _)| table.clone()).collect())
+}
+
 /// Empties these tables of the target, and the partitions of those that are partitioned, all or none.
 ///
 /// # Errors

@@ -72,7 +72,7 @@ async fn ask(source: &Client, table: &PublishedTable, sql: &str) -> Result<Vec<S
         match fault.code().map(|code| code.code()) {
             Some("42501") => fault.remedy(
                 "connect as the owner of the table, or GRANT SELECT ON it; with row level security the role needs \
-                 BYPASSRLS too",
+                 BYPASSRLS too, or its owner ALTER TABLE ... NO FORCE ROW LEVEL SECURITY",
             ),
             _ => fault,
         }

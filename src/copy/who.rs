@@ -12,8 +12,10 @@ use crate::fault::{Fault, Result, Side};
 pub async fn who(source: &Client, xid: Xid) -> Result<String> {
     let row = source
         .query_opt(
-            "SELECT pg_catalog.format('transaction %s of pid %s (%s, %s, since %s)', $1::text, pid, usename,
-                                      application_name, xact_start::timestamptz(0))
+            "SELECT pg_catalog.format('transaction %s of pid %s (%s)', $1::text, pid,
+                                      -- Since when, the server tells about others only to some.
+                                      concat_ws(', ', usename, nullif(application_name, ''),
+                                                'since ' || xact_start::timestamptz(0)))
                FROM pg_catalog.pg_stat_activity
               WHERE backend_xid = ($1::text::xid8)::xid
               UNION ALL

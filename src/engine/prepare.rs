@@ -16,7 +16,7 @@ use super::jobs::Jobs;
 use super::leftovers::{end_leftovers, free_slot};
 use super::publications;
 use crate::apply::Applier;
-use crate::catalog::{Published, TableName, empty, published, rows_exist};
+use crate::catalog::{Published, TableName, empty, published, rows_exist, with_rows_in_sight};
 use crate::config::{Config, ExistingRows};
 use crate::connect::{Mode, Session};
 use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
@@ -120,7 +120,9 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
             check_slot(&source, &origin, checkpoint, &identity).await?;
             (publications, checkpoint.lsn)
         }
-        None => begin(config, &source, &apply, ledger, &mut wanted, &origin, recorded.is_some()).await?,
+        None => {
+            begin(config, &source, (&apply, mode), ledger, &mut wanted, &origin, recorded.is_some()).await?
+        }
     };
     publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
     let ours = wanted.ours(ledger).await?;
@@ -252,7 +254,7 @@ async fn planner(
 async fn begin(
     config: &Config,
     source: &Session,
-    target: &Session,
+    (target, mode): (&Session, Mode),
     ledger: &Ledger,
     wanted: &mut Wanted,
     origin: &Origin,
@@ -273,7 +275,8 @@ async fn begin(
     let starts_over = ledger.is_starting_over().await?;
     let tables_with_rows = match starts_over {
         true => Vec::new(),
-        false => rows_exist(target, &targets).await?,
+        // Of the others, it is asked when they are taken in.
+        false => rows_exist(target, &with_rows_in_sight(target, &targets).await?).await?,
     };
     if config.tables.existing_rows == ExistingRows::Refuse && !tables_with_rows.is_empty() {
         return Err(existing_rows(&tables_with_rows));
@@ -284,6 +287,11 @@ async fn begin(
     }
     ledger.create().await?;
     ledger.record_origin(origin).await?;
+    if starts_over || !tables_with_rows.is_empty() {
+        for table in &targets {
+            schema::silence_now(target, &config.name, table, mode).await?;
+        }
+    }
     if !tables_with_rows.is_empty() {
         // All of them: they may refer to each other.
         empty(target, &targets).await?;

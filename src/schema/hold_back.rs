@@ -133,12 +133,7 @@ pub async fn hold_back_now(
 ///
 /// # Errors
 /// As of [`hold_back`].
-pub(super) async fn silence_now(
-    client: &Client,
-    name: &str,
-    table: &TableName,
-    mode: Mode,
-) -> Result<Vec<Held>> {
+pub async fn silence_now(client: &Client, name: &str, table: &TableName, mode: Mode) -> Result<Vec<Held>> {
     begin(client, table).await?;
     let held = silence(client, name, table, mode).await?;
     commit(client, table).await?;

@@ -41,11 +41,11 @@ mod silence;
 mod stand_ins;
 
 pub use diff::{SchemaDiff, diff};
-pub use hold_back::{Held, held, hold_back, hold_back_now, silence};
+pub use hold_back::{Held, held, hold_back, hold_back_now, silence, silence_now};
 pub use put_back::{NotPutBack, put_back, statements};
 pub use references::{Reference, StaysBehind, references, stays_behind};
 pub use scope::Scope;
-pub use silence::{is_stirring, silence_all};
+pub use silence::{is_stirring, refuse_stirring, silence_all};
 pub use stand_ins::{has_stand_in, make_stand_ins};
 
 use tokio_postgres::GenericClient;

@@ -23,6 +23,20 @@ pub async fn is_stirring(
     stirs(client, &tables, mode).await
 }
 
+/// Refuses to write to a table of the target on which something would act, for as long as it does.
+///
+/// # Errors
+/// If it is so, or if the target can't be asked.
+pub async fn refuse_stirring(client: &impl GenericClient, table: &TableName, mode: Mode) -> Result<()> {
+    if !stirs(client, std::slice::from_ref(table), mode).await? {
+        return Ok(());
+    }
+    Err(Fault::retry("a trigger, a rule or a foreign key has come that would act on replicated rows")
+        .on(Side::Target)
+        .table(table.to_string())
+        .remedy("nothing: it is held back until the cutover before the stream goes on"))
+}
+
 /// Silences all of them, each in a transaction of its own, and tells the log what is held back since.
 ///
 /// # Errors

@@ -216,7 +216,7 @@ pub(super) fn fault(side: Side, error: &tokio_postgres::Error) -> Fault {
     match fault.code().map(|code| code.code()) {
         Some("42501") => fault.remedy(
             "connect as the owner of the table, or GRANT SELECT ON it; with row level security the role needs \
-             BYPASSRLS too",
+             BYPASSRLS too, or its owner ALTER TABLE ... NO FORCE ROW LEVEL SECURITY",
         ),
         Some("55P03") => fault.remedy("something holds a lock on the table (pg_locks): verify it again later"),
         _ => fault,

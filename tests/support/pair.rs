@@ -99,11 +99,41 @@ pub struct Pair {
     directory: TempDir,
 }
 
+/// True if `$CDC_TEST_ROLE` is `owner`: no superuser works on the databases then, but on each side a role
+/// that owns the database and can do nothing more, for the test (through `SET ROLE`) and for the daemon.
+pub fn as_owner() -> bool {
+    std::env::var("CDC_TEST_ROLE").is_ok_and(|role| role == "owner")
+}
+
+/// True if the tests run as a superuser. A test that needs one ends otherwise, and says so.
+pub fn as_superuser() -> bool {
+    if as_owner() {
+        eprintln!("not tested: an ordinary owner can't do this");
+    }
+    !as_owner()
+}
+
+/// Makes the role that owns the test's database on this server, if there is to be one, and gives how the test
+/// and the daemon reach it.
+async fn reached(cluster: &Cluster, name: &str, is_owner: bool, attributes: &str) -> (String, String) {
+    let url = cluster.url(name);
+    if !is_owner {
+        return (url.clone(), url);
+    }
+    let sql = format!(
+        "CREATE ROLE {name}_owner LOGIN {attributes}; ALTER DATABASE {name} OWNER TO {name}_owner;
+         ALTER SCHEMA public OWNER TO {name}_owner"
+    );
+    connect(&url).await.batch_execute(&sql).await.expect("the role is made");
+    (format!("{url}?options=-c%20role%3D{name}_owner"), cluster.url_as(&format!("{name}_owner"), name))
+}
+
 /// Connects as a test does.
 pub async fn connect(url: &str) -> Client {
     let mut config: Config = url.parse().expect("it is a URL");
     // A database's own deadlines are for the daemon.
-    config.options("-c statement_timeout=0 -c idle_session_timeout=0");
+    let options = config.get_options().unwrap_or_default();
+    config.options(format!("{options} -c statement_timeout=0 -c idle_session_timeout=0"));
     let (client, connection) = config.connect(NoTls).await.expect("the server answers");
     tokio::spawn(async move {
         // The end of a connection is the test's own doing.
@@ -147,36 +177,43 @@ impl Pair {
         Self::on(&servers.source, &servers.target, name).await
     }
 
+    /// The same as an ordinary owner, `{name}_owner`, on both sides.
+    pub async fn of_owner(name: &str) -> Self {
+        let servers = servers().await;
+        Self::on_with(&servers.source, &servers.target, name, ["", ""], true).await
+    }
+
     /// Fresh databases on the shared servers, with these options of `CREATE DATABASE`.
     pub async fn with_options(name: &str, source: &str, target: &str) -> Self {
         let servers = servers().await;
-        Self::on_with(&servers.source, source, &servers.target, target, name).await
+        Self::on_with(&servers.source, &servers.target, name, [source, target], as_owner()).await
     }
 
     /// Fresh databases on these servers.
     pub async fn on(source: &Cluster, target: &Cluster, name: &str) -> Self {
-        Self::on_with(source, "", target, "", name).await
+        Self::on_with(source, target, name, ["", ""], as_owner()).await
     }
 
     async fn on_with(
         source: &Cluster,
-        source_options: &str,
         target: &Cluster,
-        target_options: &str,
         name: &str,
+        options: [&str; 2],
+        is_owner: bool,
     ) -> Self {
-        for (cluster, options) in [(source, source_options), (target, target_options)] {
+        for (cluster, options) in [source, target].into_iter().zip(options) {
             let admin = connect(&cluster.url("postgres")).await;
             let sql = format!("CREATE DATABASE {name} {options}");
             admin.batch_execute(&sql).await.expect("a database is made");
         }
-        let (source_url, target_url) = (source.url(name), target.url(name));
+        let (source_url, daemon_source_url) = reached(source, name, is_owner, "REPLICATION").await;
+        let (target_url, daemon_target_url) = reached(target, name, is_owner, "").await;
         Self {
             name: name.to_owned(),
             source: connect(&source_url).await,
             target: connect(&target_url).await,
-            daemon_source_url: source_url.clone(),
-            daemon_target_url: target_url.clone(),
+            daemon_source_url,
+            daemon_target_url,
             source_url,
             target_url,
             config: String::new(),
@@ -206,8 +243,12 @@ impl Pair {
             true => self.config.replace("[tables]\n", tables),
             false => format!("{}\n{tables}", self.config),
         };
-        let secret =
-            |url: &str| url.replacen("postgres://postgres@", &format!("postgres://postgres:{PASSWORD}@"), 1);
+        let secret = |url: &str| match url.strip_prefix("postgres://").and_then(|rest| rest.split_once('@')) {
+            Some((role, rest)) if role == "postgres" || role.ends_with("_owner") => {
+                format!("postgres://{role}:{PASSWORD}@{rest}")
+            }
+            _ => url.to_owned(),
+        };
         let text = format!(
             "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}",
             self.name,
