@@ -1,8 +1,10 @@
 //! What is put back is what was held back, whatever it was.
 
 use cdc::catalog::TableName;
+use cdc::connect::Mode;
 use cdc::demo::data::Example;
-use cdc::schema::{Until, held, put_back};
+use cdc::ledger::Ledger;
+use cdc::schema::{Until, held, put_back, silence_now};
 
 use super::{NAME, Target, key, server, table, words};
 
@@ -24,7 +26,7 @@ async fn a_schema_made_by_hand_comes_back_as_it_was() {
     // What the database and the role prefer doesn't matter.
     target.admin.batch_execute("ALTER DATABASE nasty SET default_tablespace = elsewhere").await.unwrap();
     let before = target.schema().await;
-    target.hold_back_all(nasty_key).await;
+    target.hold_back_all(Mode::Replica, nasty_key).await;
     let rows = target
         .admin
         .query(
@@ -60,14 +62,14 @@ async fn a_schema_made_by_hand_comes_back_as_it_was() {
     // Nothing that is held back is recorded again.
     let session = target.session().await;
     let all = held(&*session, NAME).await.unwrap();
-    target.hold_back_all(nasty_key).await;
+    target.hold_back_all(Mode::Replica, nasty_key).await;
     assert_eq!(held(&*session, NAME).await.unwrap(), all);
     session.batch_execute("SET session_replication_role = replica").await.unwrap();
     assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     target.assert_schema(&before).await;
     // And a second time, from what was put back.
-    target.hold_back_all(nasty_key).await;
+    target.hold_back_all(Mode::Replica, nasty_key).await;
     assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
@@ -175,4 +177,147 @@ async fn partitions_come_and_go_while_their_index_is_away() {
             "public.pair - true",
         ]
     );
+}
+
+/// What acts on rows, on and off in every way.
+const ACTING: &str = "
+    CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TABLE a (id int PRIMARY KEY, u int UNIQUE);
+    CREATE TRIGGER \"On; it's\" BEFORE UPDATE OF u ON a FOR EACH ROW WHEN (new.u > 0) EXECUTE FUNCTION f('x');
+    CREATE TRIGGER always AFTER DELETE ON a EXECUTE FUNCTION f();
+    ALTER TABLE a ENABLE ALWAYS TRIGGER always;
+    CREATE TRIGGER for_replicas AFTER TRUNCATE ON a EXECUTE FUNCTION f();
+    ALTER TABLE a ENABLE REPLICA TRIGGER for_replicas;
+    CREATE TRIGGER off AFTER DELETE ON a EXECUTE FUNCTION f();
+    ALTER TABLE a DISABLE TRIGGER off;
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON a DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION f();
+    CREATE RULE \"R; 1\" AS ON DELETE TO a DO ALSO NOTHING;
+    CREATE RULE r_always AS ON UPDATE TO a DO ALSO NOTHING; ALTER TABLE a ENABLE ALWAYS RULE r_always;
+    CREATE RULE r_off AS ON INSERT TO a DO ALSO NOTHING; ALTER TABLE a DISABLE RULE r_off;
+    CREATE TABLE t (id int PRIMARY KEY, a int CONSTRAINT to_a REFERENCES a ON DELETE CASCADE) PARTITION BY RANGE (id);
+    CREATE TABLE p1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+    CREATE TABLE p2 PARTITION OF t DEFAULT;
+    CREATE TRIGGER parts AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+    ALTER TABLE ONLY p2 ENABLE ALWAYS TRIGGER parts;
+    CREATE TABLE bystander (a int CONSTRAINT from_outside REFERENCES a (u) ON DELETE SET NULL DEFERRABLE);
+    ALTER TABLE bystander ADD CONSTRAINT not_valid FOREIGN KEY (a) REFERENCES a NOT VALID;
+    CREATE TRIGGER of_bystander AFTER INSERT ON bystander EXECUTE FUNCTION f();
+    ALTER TABLE a ENABLE ROW LEVEL SECURITY; ALTER TABLE a FORCE ROW LEVEL SECURITY;
+    CREATE POLICY everyone ON a USING (true)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_acts_on_rows_stays_off_until_the_cutover_and_comes_back_as_it_was() {
+    let mut schema =
+        "CREATE ROLE acting LOGIN; GRANT CREATE, USAGE ON SCHEMA public TO acting; SET ROLE acting;"
+            .to_owned();
+    schema += ACTING;
+    let target = Target::new("acting", &format!("{schema}; RESET ROLE")).await;
+    let grant = "GRANT USAGE ON SCHEMA cdc TO acting; GRANT ALL ON ALL TABLES IN SCHEMA cdc TO acting";
+    target.admin.batch_execute(grant).await.unwrap();
+    let before = target.schema().await;
+    let session = target.session_of("acting").await;
+    let hold = async |mode| {
+        for name in ["a", "p1", "p2"] {
+            target.hold_back_as("acting", mode, &table(name), &key(&["id"])).await.unwrap();
+        }
+    };
+
+    hold(Mode::Replica).await;
+    assert_eq!(put_back(&session, NAME, Until::Copy).await.unwrap().len(), 0);
+    assert_eq!(
+        words(&held(&*session, NAME).await.unwrap()),
+        [
+            "rule r_always of public.a",
+            "setting FORCE ROW LEVEL SECURITY of public.a",
+            "trigger always of public.a",
+            "trigger for_replicas of public.a",
+            "trigger parts of public.p2",
+        ]
+    );
+    // The role is allowed less from now on.
+    hold(Mode::Owner).await;
+    let of_owner = [
+        "rule r_always of public.a",
+        "setting FORCE ROW LEVEL SECURITY of public.a",
+        "trigger always of public.a",
+        "trigger for_replicas of public.a",
+        "trigger parts of public.p2",
+        "rule R; 1 of public.a",
+        "trigger On; it's of public.a",
+        "trigger late of public.a",
+        "foreign key from_outside of public.bystander",
+        "foreign key to_a of public.t",
+        "foreign key not_valid of public.bystander",
+        "foreign key to_a of public.p1",
+        "foreign key to_a of public.p2",
+        "trigger parts of public.p1",
+    ];
+    assert_eq!(put_back(&session, NAME, Until::Copy).await.unwrap().len(), 0);
+    let mut held_now = words(&held(&*session, NAME).await.unwrap());
+    let mut wanted = of_owner.map(str::to_owned).to_vec();
+    held_now.sort();
+    wanted.sort();
+    assert_eq!(held_now, wanted);
+    // Somebody wants it on in another way.
+    target
+        .admin
+        .batch_execute("ALTER TABLE public.a ENABLE ALWAYS TRIGGER late; DROP TRIGGER parts ON public.t")
+        .await
+        .unwrap();
+    hold(Mode::Owner).await;
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(held(&*session, NAME).await.unwrap(), []);
+    target
+        .admin
+        .batch_execute(
+            "ALTER TABLE public.a ENABLE TRIGGER late;
+             CREATE TRIGGER parts AFTER INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.f();
+             ALTER TABLE ONLY public.p2 ENABLE ALWAYS TRIGGER parts",
+        )
+        .await
+        .unwrap();
+    target.assert_schema(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_made_by_hand_comes_back_to_an_ordinary_owner() {
+    let mut schema = include_str!("nasty.sql").to_owned();
+    if server().await.binaries().major() < 15 {
+        schema = schema.replace("NULLS NOT DISTINCT", "");
+    }
+    let target = Target::new("nasty_owner", &schema).await;
+    let before = target.schema().await;
+    target.hold_back_all(Mode::Owner, nasty_key).await;
+    let left = "SELECT count(*) FROM pg_constraint WHERE contype = 'f'";
+    assert_eq!(
+        crate::support::pair::number(
+            &target.admin,
+            &format!("{left} AND connamespace <> 'cdc'::regnamespace")
+        )
+        .await,
+        0
+    );
+    let session = target.session().await;
+    for until in [Until::Copy, Until::Cutover] {
+        assert_eq!(put_back(&session, NAME, until).await.unwrap().len(), 0);
+    }
+    target.assert_schema(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_migrations_put_back_what_is_theirs() {
+    let target = Target::new("two", ACTING).await;
+    let before = target.schema().await;
+    let session = target.session().await;
+    Ledger::new(target.session().await.into(), "other").create().await.unwrap();
+    silence_now(&session, NAME, &table("a"), Mode::Owner).await.unwrap();
+    let others = silence_now(&session, "other", &table("p1"), Mode::Owner).await.unwrap();
+    // What refers from the one's table to the other's was off already.
+    assert_eq!(words(&others), ["trigger parts of public.p1"]);
+    assert_eq!(put_back(&session, "other", Until::Cutover).await.unwrap().len(), 0);
+    assert!(
+        words(&held(&*session, NAME).await.unwrap()).contains(&"foreign key to_a of public.t".to_owned())
+    );
+    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    target.assert_schema(&before).await;
 }

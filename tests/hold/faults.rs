@@ -1,5 +1,6 @@
 //! What can't be put back is told, and the rest is put back all the same.
 
+use cdc::connect::Mode;
 use cdc::schema::{Until, held, put_back};
 
 use super::{NAME, Target, key, table, words};
@@ -162,7 +163,8 @@ async fn an_ordinary_owner_takes_off_only_what_he_can_put_back() {
         ("ALTER TABLE public.t OWNER TO postgres", "GRANT postgres TO ordinary"),
     ] {
         target.admin.batch_execute(revoke).await.unwrap();
-        let fault = target.hold_back_as("ordinary", &table("t"), &key(&["id"])).await.unwrap_err();
+        let fault =
+            target.hold_back_as("ordinary", Mode::Replica, &table("t"), &key(&["id"])).await.unwrap_err();
         assert!(fault.advice().is_some_and(|advice| advice.contains(grant)), "{fault}");
         let mend = if grant.starts_with("GRANT postgres") {
             "ALTER TABLE public.t OWNER TO ordinary"
@@ -172,7 +174,10 @@ async fn an_ordinary_owner_takes_off_only_what_he_can_put_back() {
         target.admin.batch_execute(mend).await.unwrap();
         target.assert_schema(&before).await;
     }
-    assert_eq!(target.hold_back_as("ordinary", &table("t"), &key(&["id"])).await.unwrap().len(), 2);
+    assert_eq!(
+        target.hold_back_as("ordinary", Mode::Replica, &table("t"), &key(&["id"])).await.unwrap().len(),
+        2
+    );
     let session = target.session_of("ordinary").await;
     assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;

@@ -19,6 +19,10 @@ const SCHEMA: &str = "
     CREATE TABLE p1 PARTITION OF t FOR VALUES FROM (0) TO (10);
     CREATE TABLE p2 PARTITION OF t FOR VALUES FROM (10) TO (20);
     ALTER TABLE t ADD CONSTRAINT pair UNIQUE (u, id);
+    CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER on_parent BEFORE UPDATE ON parent FOR EACH ROW EXECUTE FUNCTION f();
+    ALTER TABLE parent ENABLE ALWAYS TRIGGER on_parent;
+    CREATE RULE of_parent AS ON DELETE TO parent DO ALSO NOTHING;
     INSERT INTO parent SELECT i, i, i FROM generate_series(1, 9) i;
     INSERT INTO t SELECT i, i, i FROM generate_series(1, 9) i;
     -- Kills whoever begins or ends the Nth command.
@@ -43,7 +47,7 @@ async fn killed_before_and_after_each_statement_it_goes_on_where_it_was() {
     loop {
         target.admin.batch_execute("UPDATE kill.at SET n = 0").await.unwrap();
         for name in ["parent", "p1", "p2"] {
-            target.hold_back(&table(name), &key(&["id"])).await.unwrap();
+            target.hold_back_as("postgres", Mode::Owner, &table(name), &key(&["id"])).await.unwrap();
         }
         let arm = format!("UPDATE kill.at SET n = {}; SELECT setval('kill.step', 1, false)", kills + 1);
         target.admin.batch_execute(&arm).await.unwrap();
@@ -58,8 +62,8 @@ async fn killed_before_and_after_each_statement_it_goes_on_where_it_was() {
         target.assert_schema(&before).await;
     }
     target.assert_schema(&before).await;
-    // Sixteen commands, each with a beginning and an end.
-    assert_eq!(kills, 32);
+    // Eighteen commands, each with a beginning and an end.
+    assert_eq!(kills, 36);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +73,7 @@ async fn a_kill_while_holding_back_leaves_everything_as_it_is() {
     let mut session = target.session().await;
     let transaction = session.transaction().await.unwrap();
     let taken = hold_back(&transaction, NAME, &table("parent"), &key(&["id"]), Mode::Replica).await.unwrap();
-    assert_eq!(taken.len(), 6);
+    assert_eq!(taken.len(), 7);
     transaction.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())").await.unwrap_err();
     drop(transaction);
     assert_eq!(held(&target.admin, NAME).await.unwrap(), []);

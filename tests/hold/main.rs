@@ -82,24 +82,31 @@ impl Target {
 
     /// Holds back, in a transaction, as the adoption of this table does.
     async fn hold_back(&self, table: &TableName, key: &[String]) -> Result<Vec<Held>> {
-        self.hold_back_as("postgres", table, key).await
+        self.hold_back_as("postgres", Mode::Replica, table, key).await
     }
 
-    async fn hold_back_as(&self, role: &str, table: &TableName, key: &[String]) -> Result<Vec<Held>> {
+    async fn hold_back_as(
+        &self,
+        role: &str,
+        mode: Mode,
+        table: &TableName,
+        key: &[String],
+    ) -> Result<Vec<Held>> {
         let mut session = self.session_of(role).await;
         let transaction = session.transaction().await.unwrap();
-        let held = hold_back(&transaction, NAME, table, key, Mode::Replica).await?;
+        let held = hold_back(&transaction, NAME, table, key, mode).await?;
         transaction.commit().await.unwrap();
         Ok(held)
     }
 
     /// Holds back for every table of the database that isn't a partitioned one or a bystander.
-    async fn hold_back_all(&self, key_of: impl Fn(&TableName) -> Vec<String>) {
+    async fn hold_back_all(&self, mode: Mode, key_of: impl Fn(&TableName) -> Vec<String>) {
         for table in self.tables().await {
             if table.name.starts_with("bystander") {
                 continue;
             }
-            self.hold_back(&table, &key_of(&table)).await.unwrap_or_else(|e| panic!("{table}: {e}"));
+            let held = self.hold_back_as("postgres", mode, &table, &key_of(&table)).await;
+            held.unwrap_or_else(|e| panic!("{table}: {e}"));
         }
     }
 
