@@ -31,6 +31,7 @@
 //! anything is changed, and kept in the ledger: whoever has only psql can read there what is missing, and
 //! run it.
 
+pub mod apply;
 pub mod diff;
 mod hold_back;
 mod locks;
