@@ -117,6 +117,8 @@ pub struct Schema {
 pub enum SchemaCommand {
     /// Show what the target lacks or has differently, and the SQL that mends it; changes nothing
     Diff(SchemaDiff),
+    /// Make what the target lacks, and touch nothing else; needs pg_dump
+    Apply(SchemaApply),
 }
 
 /// `cdc schema diff`.
@@ -125,6 +127,27 @@ pub struct SchemaDiff {
     /// Only this table of the source, with its partitions; can be given several times
     #[arg(long = "table", value_name = "SCHEMA.TABLE")]
     pub tables: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cdc schema apply`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0 the target has everything now, but for what is left out on purpose; 1 something could not \
+    be made; 2 a person is needed, 3 a database can't be reached, 64 wrong usage or configuration, 70 a bug in cdc."
+)]
+pub struct SchemaApply {
+    /// Only this table of the source, with its partitions and what they need; can be given several times
+    #[arg(long = "table", value_name = "SCHEMA.TABLE")]
+    pub tables: Vec<String>,
+    /// Change nothing: print the SQL, as a script for psql
+    #[arg(long, conflicts_with = "json")]
+    pub dry_run: bool,
+    /// Also name everything that was made
+    #[arg(long)]
+    pub verbose: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -34,6 +34,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Status(arguments) => status::run(&config()?, &arguments).await,
         Command::Schema(schema) => match schema.command {
             SchemaCommand::Diff(arguments) => schema::diff(&config()?, &arguments).await,
+            SchemaCommand::Apply(arguments) => schema::apply(&config()?, &arguments).await,
         },
         Command::Verify(arguments) => verify::run(&config()?, &arguments).await,
         Command::Repair(arguments) => repair::run(&config()?, &arguments).await,

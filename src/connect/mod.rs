@@ -11,6 +11,7 @@
 
 pub(crate) mod advice;
 pub mod conninfo;
+pub(crate) mod handover;
 mod login;
 mod open;
 pub(crate) mod report;

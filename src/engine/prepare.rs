@@ -32,7 +32,7 @@ use crate::preflight::refuse::{
 };
 use crate::replication::{Publication, ReplicationStream, Slot, Walsender};
 use crate::route::{CopyTable, Router};
-use crate::schema;
+use crate::schema::{self, apply};
 
 /// Both ends, ready to stream.
 pub struct Prepared {
@@ -98,7 +98,7 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     // The epoch first: a COMMIT of the life before can still come until it has been incremented, and
     // the slot may be compared only with a checkpoint that is final.
     end_leftovers(guard, Side::Target, config, &["apply", "copy", "schema"]).await?;
-    end_leftovers(&source, Side::Source, config, &["copy"]).await?;
+    end_leftovers(&source, Side::Source, config, &["copy", "schema"]).await?;
     let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
     refuse_pooler(guard, &apply).await?;
     let mode = apply.mode().await?;
@@ -269,7 +269,13 @@ async fn begin(
         return Err(unknown_slot(&origin.slot));
     }
     wanted.narrow(source, ledger).await?;
-    wanted.check(target).await?;
+    wanted.check()?;
+    wanted.rehearse(source).await?;
+    if slot.is_none() {
+        Slot::check_room(source).await?;
+    }
+    make_schema(config, source, target).await?;
+    wanted.check_target(target).await?;
     let targets = wanted.targets(target).await?;
     refuse_shared(target, &targets, ledger, &config.name).await?;
     let starts_over = ledger.is_starting_over().await?;
@@ -280,10 +286,6 @@ async fn begin(
     };
     if config.tables.existing_rows == ExistingRows::Refuse && !tables_with_rows.is_empty() {
         return Err(existing_rows(&tables_with_rows));
-    }
-    wanted.rehearse(source).await?;
-    if slot.is_none() {
-        Slot::check_room(source).await?;
     }
     ledger.create().await?;
     ledger.record_origin(origin).await?;
@@ -323,6 +325,23 @@ async fn begin(
     ledger.begin_stream(start, caught_up_to, &publications).await?;
     tracing::info!(slot = origin.slot, lsn = %start, "the replication slot is there; every commit from here on will arrive");
     Ok((publications, start))
+}
+
+/// Makes what the target lacks of the source's schema, if that is wanted.
+async fn make_schema(config: &Config, source: &Session, target: &Session) -> Result<()> {
+    if !config.schema.copy || !apply::is_needed(&schema::diff(source, target, config).await?) {
+        return Ok(());
+    }
+    tracing::info!("making what the target lacks of the source's schema");
+    let applied = apply::apply(config, &apply::Options::default(), &application(config, "schema")).await?;
+    tracing::info!("made on the target: {}", applied.counts());
+    for omission in &applied.left_out {
+        tracing::info!("left out: {omission}");
+    }
+    for omission in &applied.failed {
+        tracing::warn!("not made: {omission}");
+    }
+    applied.refuse_without_tables()
 }
 
 /// If somebody asks to have everything copied again, removes our slot and forgets the copy and the position:

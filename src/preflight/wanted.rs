@@ -81,7 +81,7 @@ impl Wanted {
     }
 
     /// Refuses what can't work, before anything is touched.
-    pub(crate) async fn check(&self, target: &Client) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         for pattern in &self.unmatched {
             tracing::warn!(pattern, "a pattern of the configuration matches no table of the source");
         }
@@ -93,13 +93,19 @@ impl Wanted {
         if !self.unusable.is_empty() {
             return Err(self.no_identity());
         }
+        Ok(())
+    }
+
+    /// Refuses a target that lacks something.
+    pub(crate) async fn check_target(&self, target: &Client) -> Result<()> {
         let tables: Vec<&SourceTable> = self.tables.iter().collect();
         let missing = missing_on_target(target, &tables).await?;
         if missing.is_empty() {
             return Ok(());
         }
         Err(Fault::person(format!("the target lacks {}", missing.join(", "))).on(Side::Target).remedy(
-            "create the schema on the target first (pg_dump --schema-only | psql), or exclude the tables",
+            "cdc schema apply makes what is missing, as the first start does unless the configuration has [schema] copy = \
+             false; or exclude the tables",
         ))
     }
 

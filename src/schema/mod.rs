@@ -34,6 +34,7 @@
 pub mod apply;
 pub mod diff;
 mod hold_back;
+mod left_out;
 mod locks;
 mod put_back;
 mod references;

@@ -249,8 +249,10 @@ impl Pair {
             }
             _ => url.to_owned(),
         };
+        // Most tests make the schema of both sides themselves.
+        let schema = if self.config.contains("[schema]") { "" } else { "[schema]\ncopy = false\n" };
         let text = format!(
-            "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}",
+            "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}\n{schema}",
             self.name,
             secret(&self.daemon_source_url),
             secret(&self.daemon_target_url)

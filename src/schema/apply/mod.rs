@@ -1,5 +1,177 @@
 //! The copy of the schema: what the source has and the target lacks is made on the target.
+//!
+//! ```text
+//! source ─► pg_dump ─► archive ─► plan ─► steps ─► make ─► target: all that is new, one transaction
+//!                                  ▲ ▲        └──► beside ─► target: what changes tables that were there
+//!                 configuration ───┘ └─── what the target has
+//! ```
+//!
+//! `pg_dump` knows best what makes a schema: its archive has each object's SQL, with comments, grants and settings, in
+//! an order in which it works. What the target has is left as it is, whatever it looks like there; `cdc schema
+//! diff` says how it differs. So this can be run again at any time, and after a kill at any moment.
+//!
+//! A table that is there but lacks columns gets them, and an enum its labels, by what mends such a difference
+//! ([`mod@super::diff`]).
 
+mod archive;
+mod beside;
+mod dump;
+mod make;
+mod objects;
+mod plan;
 mod programs;
+mod report;
 
 pub use programs::{Programs, programs};
+pub use report::{Applied, Object, Omission};
+
+use tokio_postgres::error::SqlState;
+
+use super::diff::{self, Difference, Kind, SchemaDiff, What};
+use super::left_out::LeftOut;
+use crate::catalog::{SourceTable, TableName, source_tables};
+use crate::config::{Config, Selection};
+use crate::connect::Session;
+use crate::fault::{Fault, Result, Side};
+use make::Outcome;
+use objects::There;
+use plan::{Known, Plan, Step};
+
+/// What is to be done.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Nothing: the SQL is only shown.
+    pub dry_run: bool,
+    /// Only these tables of the source, as `schema.table`, and what they need; all if empty.
+    pub tables: Vec<String>,
+}
+
+/// Makes what the target lacks. `application` names the sessions.
+///
+/// # Errors
+/// If a database can't be asked, there is no fitting `pg_dump`, or another session is at it. What an object needs and
+/// isn't there is no error: it is in the report.
+pub async fn apply(config: &Config, options: &Options, application: &str) -> Result<Applied> {
+    let (source, target) = tokio::try_join!(
+        Session::open(&config.source, Side::Source, application),
+        Session::open(&config.target, Side::Target, application)
+    )?;
+    if !options.dry_run {
+        take_lock(&target, &config.name).await?;
+    }
+    let mut differences = diff::diff(&source, &target, config).await?;
+    if !options.tables.is_empty() {
+        differences = differences.of_tables(&options.tables)?;
+    }
+    let (plan, mut left_out) =
+        planned(config, options, (&source, &target), application, &differences).await?;
+    if options.dry_run {
+        return Ok(Applied { script: Some(script(&plan)), complete: true, ..Applied::default() });
+    }
+    let outcome = make::make((&source, &target), &plan.settings, &plan.steps).await?;
+    Ok(report(config, plan, outcome, &mut left_out))
+}
+
+/// True if the target lacks something that is to be made.
+#[must_use]
+pub fn is_needed(diff: &SchemaDiff) -> bool {
+    diff.differences.iter().any(|difference| difference.what == What::Missing || is_added_to(difference))
+}
+
+/// True if it is added to what is there by what mends the difference.
+fn is_added_to(difference: &Difference) -> bool {
+    let is_label = |sql: &String| sql.contains(" ADD VALUE ");
+    match (difference.what, difference.kind) {
+        (What::Missing, Kind::Column | Kind::SequenceOwner) => true,
+        (What::Different, Kind::Enum) => !difference.mend.is_empty() && difference.mend.iter().all(is_label),
+        _ => false,
+    }
+}
+
+/// Only one session makes the schema at a time.
+async fn take_lock(target: &Session, name: &str) -> Result<()> {
+    let sql = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))";
+    let row = target.query_one(sql, &[&format!("cdc schema {name}")]).await;
+    if row.map_err(|e| Fault::sql(Side::Target, "looking whether the schema is being made", &e))?.get(0) {
+        return Ok(());
+    }
+    Err(Fault::retry("another session is making the schema")
+        .on(Side::Target)
+        .sqlstate(SqlState::LOCK_NOT_AVAILABLE)
+        .remedy("wait for the other cdc schema apply, or for the daemon's start"))
+}
+
+async fn planned(
+    config: &Config,
+    options: &Options,
+    (source, target): (&Session, &Session),
+    application: &str,
+    differences: &SchemaDiff,
+) -> Result<(Plan, LeftOut)> {
+    let programs = programs(source.server_version_num() / 10_000)?;
+    let is_out = |table: &&SourceTable| {
+        config.tables.select(table) == Selection::Out
+            || LeftOut::configured(config, table.published_as()).is_some()
+    };
+    let tables = source_tables(source).await?;
+    let without: Vec<TableName> = tables.iter().filter(is_out).map(|table| table.name.clone()).collect();
+    let mut entries = dump::dump(&config.source, application, &programs, &without).await?;
+    if !options.tables.is_empty() {
+        entries = plan::of_tables(entries, &differences.tables);
+    }
+    let mut left_out = LeftOut::on(target, without.into_iter()).await?;
+    let moved = objects::moved(source, target).await?;
+    let is_unused =
+        |d: &&Difference| d.kind == Kind::Extension && d.what == What::Harmless && d.target.is_none();
+    let known = Known {
+        config,
+        source: &objects::of_source(source, config, &moved).await?,
+        moved: &moved,
+        there: &There::on(target, &config.name).await?,
+        unused: &differences.differences.iter().filter(is_unused).map(|d| d.name.clone()).collect(),
+        added: &differences.differences.iter().filter(|d| is_added_to(d)).collect::<Vec<_>>(),
+    };
+    let plan = plan::plan(&entries, &known, &mut left_out);
+    Ok((plan, left_out))
+}
+
+/// The plan as a script for psql.
+fn script(plan: &Plan) -> String {
+    let mut script = format!("{}{}\n", make::SETTINGS.replace("; ", ";\n"), plan.settings);
+    for step in &plan.steps {
+        script.push_str(&format!(
+            "\n-- {} {}\n{}\n",
+            step.object.kind,
+            step.object.name.replace('\n', " "),
+            step.sql.trim()
+        ));
+    }
+    script
+}
+
+fn report(config: &Config, plan: Plan, outcome: Outcome, left_out: &mut LeftOut) -> Applied {
+    let mut applied = Applied { name: config.name.clone(), made: outcome.made, ..Applied::default() };
+    let (on_purpose, failed) = plan.omissions.into_iter().partition(|omission| omission.is_on_purpose);
+    (applied.left_out, applied.failed) = (on_purpose, failed);
+    for (at, fault) in outcome.failed {
+        let Step { object, name, sql, .. } = &plan.steps[at];
+        if let Some(why) = left_out.why(sql) {
+            left_out.add(&name.schema, &name.name, &why);
+            applied.left_out.push(Omission::new(object.clone(), why));
+            continue;
+        }
+        // Those of a role that we may not act for concern nothing of ours.
+        if object.kind == "default privileges" {
+            applied.left_out.push(Omission::new(object.clone(), fault.what().to_owned()));
+            continue;
+        }
+        let is_key = sql.contains(" PRIMARY KEY ") || sql.contains(" REPLICA IDENTITY ");
+        let omission = Omission::failed(object.clone(), &fault);
+        if is_key || matches!(object.kind.as_str(), "table" | "partition") {
+            applied.without_tables.push(omission.clone());
+        }
+        applied.failed.push(omission);
+    }
+    applied.complete = applied.failed.is_empty();
+    applied
+}

@@ -12,11 +12,11 @@
 
 mod compare;
 mod mend;
-mod read;
+pub(super) mod read;
 mod report;
 #[cfg(test)]
 mod tests;
-mod tokens;
+pub(super) mod tokens;
 
 use std::collections::BTreeMap;
 

@@ -131,16 +131,7 @@ pub(super) async fn relocate(source: &Session, catalog: Catalog, target: &Catalo
     if names.is_empty() {
         return Ok(catalog);
     }
-    let rows = source.query(MEMBERS, &[&names, &schemas]).await;
-    let rows = rows.map_err(|e| Fault::sql(Side::Source, "reading what is in the extensions", &e))?;
-    let moved = rows.iter().map(|row| {
-        let name: String = row.get("name");
-        // Each character of an operator is a token.
-        let is_operator = !name.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '"');
-        let key = if is_operator { name.chars().take(1).collect() } else { name };
-        ((row.get("schema"), key), row.get("other_schema"))
-    });
-    let moved: BTreeMap<(String, String), String> = moved.collect();
+    let moved = moved(source, &names, &schemas).await?;
     let there = |text: &mut String| *text = tokens::relocate(text, &moved);
     let relocated = catalog.into_values().map(|mut object| {
         there(&mut object.name);
@@ -149,4 +140,23 @@ pub(super) async fn relocate(source: &Session, catalog: Catalog, target: &Catalo
         ((object.kind, object.name.clone()), object)
     });
     Ok(relocated.collect())
+}
+
+/// The schemas that the members of these extensions are in there, quoted, by their schemas and names on the source;
+/// only of those that are in others.
+pub(in crate::schema) async fn moved(
+    source: &Session,
+    extensions: &[String],
+    schemas: &[String],
+) -> Result<BTreeMap<(String, String), String>> {
+    let rows = source.query(MEMBERS, &[&extensions, &schemas]).await;
+    let rows = rows.map_err(|e| Fault::sql(Side::Source, "reading what is in the extensions", &e))?;
+    let moved = rows.iter().map(|row| {
+        let name: String = row.get("name");
+        // Each character of an operator is a token.
+        let is_operator = !name.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '"');
+        let key = if is_operator { name.chars().take(1).collect() } else { name };
+        ((row.get("schema"), key), row.get("other_schema"))
+    });
+    Ok(moved.collect())
 }

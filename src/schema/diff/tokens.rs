@@ -125,7 +125,7 @@ pub(super) fn parts(list: &str) -> Vec<&str> {
 }
 
 /// What a qualified name names, and what that is in: `("public.t", "c")` for `public.t.c`.
-pub(super) fn last_name(name: &str) -> (&str, &str) {
+pub(in crate::schema) fn last_name(name: &str) -> (&str, &str) {
     let dot = tokens(name).into_iter().rfind(|token| token.is(Sort::Mark, "."));
     dot.map_or(("", name), |dot| (&name[..dot.start], &name[dot.end()..]))
 }
@@ -134,11 +134,7 @@ pub(super) fn last_name(name: &str) -> (&str, &str) {
 pub(super) fn first_names(name: &str) -> TableName {
     let tokens = tokens(name);
     let dot = tokens.iter().position(|token| token.is(Sort::Mark, ".")).filter(|dot| *dot > 0);
-    let unquoted = |token: &Token| match token.text.strip_prefix('"').and_then(|text| text.strip_suffix('"'))
-    {
-        Some(quoted) => quoted.replace("\"\"", "\""),
-        None => token.text.to_owned(),
-    };
+    let unquoted = |token: &Token| plain(token.text);
     match dot {
         Some(dot) => {
             TableName::new(unquoted(&tokens[dot - 1]), tokens.get(dot + 1).map(unquoted).unwrap_or_default())
@@ -153,13 +149,80 @@ pub(super) fn names_object(text: &str, name: &str) -> bool {
     text.windows(name.len()).any(|some| some.iter().zip(&name).all(|(a, b)| a.text == b.text))
 }
 
+/// The statements of a script, without their semicolons.
+pub(in crate::schema) fn statements(script: &str) -> Vec<&str> {
+    let (mut statements, mut start) = (Vec::new(), 0);
+    for end in tokens(script).iter().filter(|token| token.is(Sort::Mark, ";")) {
+        statements.push(script[start..end.start].trim());
+        start = end.end();
+    }
+    statements.push(script[start..].trim());
+    statements.retain(|statement| !statement.is_empty());
+    statements
+}
+
+/// What a name is when it isn't quoted.
+fn plain(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => name.to_owned(),
+    }
+}
+
+/// The names and key words in the text, unquoted.
+pub(in crate::schema) fn words(text: &str) -> Vec<String> {
+    tokens(text).iter().filter(|token| token.sort == Sort::Word).map(|token| plain(token.text)).collect()
+}
+
+/// The first name or key word of the text, as it is written there.
+pub(in crate::schema) fn first(text: &str) -> &str {
+    tokens(text).first().map_or("", |token| token.text)
+}
+
+/// The names in the text that are qualified with a schema, unquoted.
+pub(in crate::schema) fn qualified_names(text: &str) -> Vec<(String, String)> {
+    let is_word = |token: &Token<'_>| token.sort == Sort::Word;
+    let tokens = tokens(text);
+    let qualified =
+        tokens.windows(3).filter(|w| is_word(&w[0]) && w[1].is(Sort::Mark, ".") && is_word(&w[2]));
+    qualified.map(|three| (plain(three[0].text), plain(three[2].text))).collect()
+}
+
+/// The roles that a policy is for, or that a statement gives rights to or takes them from, unquoted.
+pub(in crate::schema) fn roles(statement: &str) -> Vec<String> {
+    let tokens = tokens(statement);
+    let begins = |words: &[&str]| words.iter().zip(&tokens).all(|(word, token)| token.is(Sort::Word, word));
+    let is_policy = begins(&["CREATE", "POLICY"]);
+    if !(is_policy
+        || begins(&["GRANT"])
+        || begins(&["REVOKE"])
+        || begins(&["ALTER", "DEFAULT", "PRIVILEGES"]))
+    {
+        return Vec::new();
+    }
+    let starts =
+        |token: &Token<'_>| token.is(Sort::Word, "TO") || (!is_policy && token.is(Sort::Word, "FROM"));
+    let at = if is_policy { tokens.iter().position(starts) } else { tokens.iter().rposition(starts) };
+    let Some(at) = at else { return Vec::new() };
+    let mut roles = Vec::new();
+    for pair in tokens[at..].windows(2) {
+        let is_list = pair[0].is(Sort::Mark, ",") || starts(&pair[0]);
+        if is_list && pair[1].sort == Sort::Word {
+            roles.push(plain(pair[1].text));
+        } else if !pair[1].is(Sort::Mark, ",") {
+            break;
+        }
+    }
+    roles
+}
+
 /// True if a name in the text is qualified with this schema.
 pub(super) fn names_schema(text: &str, schema: &str) -> bool {
     tokens(text).windows(2).any(|pair| pair[0].is(Sort::Word, schema) && pair[1].is(Sort::Mark, "."))
 }
 
 /// The text with the schemas of some names replaced: of the name, by the schema and the name.
-pub(super) fn relocate(text: &str, moved: &BTreeMap<(String, String), String>) -> String {
+pub(in crate::schema) fn relocate(text: &str, moved: &BTreeMap<(String, String), String>) -> String {
     let tokens = tokens(text);
     let schemas = tokens.windows(3).filter_map(|three| {
         let key = (three[0].text.to_owned(), three[2].text.to_owned());
@@ -295,5 +358,28 @@ mod tests {
         assert_eq!(literals("'it''s', E'a\\'b', 'ü'"), ["'it''s'", "E'a\\'b'", "'ü'"]);
         assert!(names_schema("REFERENCES auth.users(id)", "auth"));
         assert!(!names_schema("DEFAULT 'auth.users' , author.x", "auth"));
+        assert_eq!(
+            statements("GRANT x ON t TO \"a;b\";\n\nCOMMENT ON t IS ';';\n"),
+            ["GRANT x ON t TO \"a;b\"", "COMMENT ON t IS ';'"]
+        );
+        let name = |schema: &str, name: &str| (schema.to_owned(), name.to_owned());
+        assert_eq!(
+            qualified_names("REFERENCES \"A.b\".\"c\"\"d\"(x), public.t 'a.b'"),
+            [name("A.b", "c\"d"), name("public", "t")]
+        );
+    }
+
+    #[test]
+    fn roles_are_found_where_rights_are_given() {
+        for (statement, wanted) in [
+            ("GRANT SELECT ON TABLE public.t TO anon", vec!["anon"]),
+            ("GRANT ALL ON TABLE public.\"TO\" TO \"A b\" WITH GRANT OPTION", vec!["A b"]),
+            ("REVOKE ALL ON TABLE public.t FROM PUBLIC", vec!["PUBLIC"]),
+            ("CREATE POLICY p ON t TO a, \"B\" USING ((x = EXTRACT(year FROM y)))", vec!["a", "B"]),
+            ("CREATE POLICY p ON t USING (true)", vec![]),
+            ("CREATE VIEW v AS SELECT 1 FROM anon", vec![]),
+        ] {
+            assert_eq!(roles(statement), wanted, "{statement}");
+        }
     }
 }
