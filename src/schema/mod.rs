@@ -34,7 +34,6 @@
 pub mod apply;
 pub mod diff;
 mod hold_back;
-mod left_out;
 mod locks;
 mod put_back;
 mod references;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::diff::tokens;
 use super::references;
 use crate::catalog::{SourceTable, TableName, source_tables};
 use crate::config::{Config, SchemaConfig, Selection};
@@ -103,6 +104,16 @@ impl Scope {
         } else {
             None
         }
+    }
+}
+
+impl Scope {
+    /// Why something that is made by this SQL can't be on the target: it refers to a table that is not selected.
+    pub(super) fn on_other(&self, sql: &str) -> Option<String> {
+        let names =
+            tokens::qualified_names(sql).into_iter().map(|(schema, name)| TableName::new(schema, name));
+        let other = names.into_iter().find(|name| self.others.contains(name))?;
+        Some(format!("it refers to {other}, which [tables] leaves out"))
     }
 }
 

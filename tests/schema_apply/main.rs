@@ -7,6 +7,7 @@ mod support;
 
 mod first_start;
 mod nasty;
+mod provider;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

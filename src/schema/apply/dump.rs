@@ -8,29 +8,33 @@ use tokio::time::sleep;
 use super::archive::{self, Entry};
 use super::programs::Programs;
 use crate::catalog::TableName;
-use crate::connect::ConnInfo;
+use crate::config::Config;
 use crate::connect::handover::{self, Handover, Served};
+use crate::connect::{ConnInfo, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::limits;
 use crate::provider;
 use crate::retry::Delays;
+use crate::schema::Scope;
 
 const DOING: &str = "reading the schema with pg_dump";
 
 /// Everything that makes the source's schema, in an order in which it can be made, but for what belongs to the
-/// provider, to us, and to these tables.
+/// provider, to us, and to tables that are not selected.
 ///
 /// # Errors
 /// If the source can't be reached, or `pg_dump` fails. Locks that can't be had for a while are such a failure.
 pub(super) async fn dump(
-    source: &ConnInfo,
+    config: &Config,
+    source: &Session,
     application_name: &str,
     programs: &Programs,
-    without: &[TableName],
+    scope: &Scope,
 ) -> Result<Vec<Entry>> {
+    let arguments = arguments(scope, &sequences(source, scope).await?);
     let mut delays = Delays::default();
     for _ in 1..limits::DDL_ATTEMPTS {
-        match once(source, application_name, programs, without).await {
+        match once(&config.source, application_name, programs, &arguments).await {
             Err(fault)
                 if matches!(fault.code().map(|code| code.code()), Some("55P03" | "57014" | "40P01")) =>
             {
@@ -40,14 +44,14 @@ pub(super) async fn dump(
             outcome => return outcome,
         }
     }
-    once(source, application_name, programs, without).await
+    once(&config.source, application_name, programs, &arguments).await
 }
 
 async fn once(
     source: &ConnInfo,
     application_name: &str,
     programs: &Programs,
-    without: &[TableName],
+    arguments: &[String],
 ) -> Result<Vec<Entry>> {
     let handover = Handover::open(source, Side::Source, application_name).await?;
     let broken = |e: std::io::Error| {
@@ -56,7 +60,7 @@ async fn once(
     };
     let mut command = Command::new(programs.pg_dump());
     command
-        .args(arguments(without))
+        .args(arguments)
         // Nothing of ours means anything to it, and there is no secret among what does.
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
@@ -97,6 +101,25 @@ async fn once(
     Err(Fault::person(format!("{DOING}: {last}")).on(Side::Source).remedy("mend what pg_dump says"))
 }
 
+/// The sequences that go with the columns of tables that are not selected.
+async fn sequences(source: &Session, scope: &Scope) -> Result<Vec<TableName>> {
+    let tables: Vec<String> = scope.others.iter().map(TableName::to_sql).collect();
+    let rows = source
+        .query(
+            "SELECT n.nspname::text, s.relname::text
+               FROM unnest($1::text[]) AS t (name)
+               JOIN pg_catalog.pg_depend d
+                 ON d.refobjid = pg_catalog.to_regclass(t.name) AND d.refclassid = d.classid AND d.deptype IN ('a', 'i')
+                AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+               JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace",
+            &[&tables],
+        )
+        .await
+        .map_err(|e| Fault::sql(Side::Source, "looking for the sequences of tables", &e))?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
+}
+
 /// Says which lock it was, if it was one.
 fn explain(fault: Fault, said: &str) -> Fault {
     let lock = said.lines().find_map(|line| line.split_once("LOCK TABLE "));
@@ -111,7 +134,7 @@ fn explain(fault: Fault, said: &str) -> Fault {
 }
 
 /// Nothing in them is a secret: every user of the machine can see them.
-fn arguments(without: &[TableName]) -> Vec<String> {
+fn arguments(scope: &Scope, sequences: &[TableName]) -> Vec<String> {
     let mut arguments: Vec<String> = [
         "--format=custom",
         "--compress=0",
@@ -127,10 +150,11 @@ fn arguments(without: &[TableName]) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    arguments.extend(
-        provider::INTERNAL_SCHEMAS.iter().chain(&["cdc"]).map(|schema| format!("--exclude-schema={schema}")),
-    );
+    let schemas = provider::INTERNAL_SCHEMAS.iter().copied().chain(["cdc"]);
+    let schemas = schemas.chain(scope.other_schemas.keys().map(String::as_str));
+    arguments.extend(schemas.map(|schema| format!("--exclude-schema={schema}")));
     // Between quotes nothing is a pattern.
-    arguments.extend(without.iter().map(|table| format!("--exclude-table={}", table.to_sql())));
+    let without = scope.others.iter().chain(sequences);
+    arguments.extend(without.map(|table| format!("--exclude-table={}", table.to_sql())));
     arguments
 }

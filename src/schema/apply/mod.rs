@@ -28,11 +28,11 @@ pub use report::{Applied, Object, Omission};
 use tokio_postgres::error::SqlState;
 
 use super::diff::{self, Difference, Kind, SchemaDiff, What};
-use super::left_out::LeftOut;
-use crate::catalog::{SourceTable, TableName, source_tables};
-use crate::config::{Config, Selection};
+use super::{Scope, make_stand_ins, references};
+use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
+use crate::provider;
 use make::Outcome;
 use objects::There;
 use plan::{Known, Plan, Step};
@@ -59,17 +59,24 @@ pub async fn apply(config: &Config, options: &Options, application: &str) -> Res
     if !options.dry_run {
         take_lock(&target, &config.name).await?;
     }
+    let mut applied = Applied { name: config.name.clone(), ..Applied::default() };
+    if config.schema.stand_ins && !options.dry_run {
+        let stand_ins = make_stand_ins(&target, &references(&source, &target).await?).await?;
+        applied.failed.extend(stand_ins.iter().map(|fault| Omission::failed(Object::stand_ins(), fault)));
+    }
     let mut differences = diff::diff(&source, &target, config).await?;
     if !options.tables.is_empty() {
         differences = differences.of_tables(&options.tables)?;
     }
-    let (plan, mut left_out) =
-        planned(config, options, (&source, &target), application, &differences).await?;
+    let scope = Scope::new(&source, &target, config).await?;
+    let sides = Sides { config, source: &source, target: &target, scope: &scope };
+    let plan = sides.plan(options, application, &differences).await?;
     if options.dry_run {
-        return Ok(Applied { script: Some(script(&plan)), complete: true, ..Applied::default() });
+        return Ok(Applied { script: Some(script(&plan)), complete: true, ..applied });
     }
     let outcome = make::make((&source, &target), &plan.settings, &plan.steps).await?;
-    Ok(report(config, plan, outcome, &mut left_out))
+    report(&mut applied, plan, outcome);
+    Ok(applied)
 }
 
 /// True if the target lacks something that is to be made.
@@ -82,7 +89,9 @@ pub fn is_needed(diff: &SchemaDiff) -> bool {
 fn is_added_to(difference: &Difference) -> bool {
     let is_label = |sql: &String| sql.contains(" ADD VALUE ");
     match (difference.what, difference.kind) {
-        (What::Missing, Kind::Column | Kind::SequenceOwner) => true,
+        (What::Missing, Kind::Column | Kind::SequenceOwner | Kind::Grant) => true,
+        // It was left out when the table was made, or the source has it since.
+        (What::Different, Kind::Column) => difference.target.as_deref() == Some("default: none"),
         (What::Different, Kind::Enum) => !difference.mend.is_empty() && difference.mend.iter().all(is_label),
         _ => false,
     }
@@ -101,38 +110,38 @@ async fn take_lock(target: &Session, name: &str) -> Result<()> {
         .remedy("wait for the other cdc schema apply, or for the daemon's start"))
 }
 
-async fn planned(
-    config: &Config,
-    options: &Options,
-    (source, target): (&Session, &Session),
-    application: &str,
-    differences: &SchemaDiff,
-) -> Result<(Plan, LeftOut)> {
-    let programs = programs(source.server_version_num() / 10_000)?;
-    let is_out = |table: &&SourceTable| {
-        config.tables.select(table) == Selection::Out
-            || LeftOut::configured(config, table.published_as()).is_some()
-    };
-    let tables = source_tables(source).await?;
-    let without: Vec<TableName> = tables.iter().filter(is_out).map(|table| table.name.clone()).collect();
-    let mut entries = dump::dump(&config.source, application, &programs, &without).await?;
-    if !options.tables.is_empty() {
-        entries = plan::of_tables(entries, &differences.tables);
+/// Both databases, and what of them it is about.
+struct Sides<'a> {
+    config: &'a Config,
+    source: &'a Session,
+    target: &'a Session,
+    scope: &'a Scope,
+}
+
+impl Sides<'_> {
+    async fn plan(&self, options: &Options, application: &str, differences: &SchemaDiff) -> Result<Plan> {
+        let (config, source, target) = (self.config, self.source, self.target);
+        let programs = programs(source.server_version_num() / 10_000)?;
+        let mut entries = dump::dump(config, source, application, &programs, self.scope).await?;
+        if !options.tables.is_empty() {
+            entries = plan::of_tables(entries, &differences.tables);
+        }
+        let moved = objects::moved(source, target).await?;
+        let differences = &differences.differences;
+        let is_unused =
+            |d: &&Difference| d.kind == Kind::Extension && d.what == What::Harmless && d.target.is_none();
+        let known = Known {
+            config,
+            scope: self.scope,
+            providers: &provider::roles(source).await?,
+            source: &objects::of_source(source, config, &moved).await?,
+            moved: &moved,
+            there: &There::on(target, &config.name).await?,
+            unused: &differences.iter().filter(is_unused).map(|d| d.name.clone()).collect(),
+            added: &differences.iter().filter(|d| is_added_to(d)).collect::<Vec<_>>(),
+        };
+        Ok(plan::plan(&entries, &known))
     }
-    let mut left_out = LeftOut::on(target, without.into_iter()).await?;
-    let moved = objects::moved(source, target).await?;
-    let is_unused =
-        |d: &&Difference| d.kind == Kind::Extension && d.what == What::Harmless && d.target.is_none();
-    let known = Known {
-        config,
-        source: &objects::of_source(source, config, &moved).await?,
-        moved: &moved,
-        there: &There::on(target, &config.name).await?,
-        unused: &differences.differences.iter().filter(is_unused).map(|d| d.name.clone()).collect(),
-        added: &differences.differences.iter().filter(|d| is_added_to(d)).collect::<Vec<_>>(),
-    };
-    let plan = plan::plan(&entries, &known, &mut left_out);
-    Ok((plan, left_out))
 }
 
 /// The plan as a script for psql.
@@ -149,17 +158,11 @@ fn script(plan: &Plan) -> String {
     script
 }
 
-fn report(config: &Config, plan: Plan, outcome: Outcome, left_out: &mut LeftOut) -> Applied {
-    let mut applied = Applied { name: config.name.clone(), made: outcome.made, ..Applied::default() };
-    let (on_purpose, failed) = plan.omissions.into_iter().partition(|omission| omission.is_on_purpose);
-    (applied.left_out, applied.failed) = (on_purpose, failed);
+fn report(applied: &mut Applied, plan: Plan, outcome: Outcome) {
+    applied.made = outcome.made;
+    applied.left_out = plan.omissions;
     for (at, fault) in outcome.failed {
-        let Step { object, name, sql, .. } = &plan.steps[at];
-        if let Some(why) = left_out.why(sql) {
-            left_out.add(&name.schema, &name.name, &why);
-            applied.left_out.push(Omission::new(object.clone(), why));
-            continue;
-        }
+        let Step { object, sql, .. } = &plan.steps[at];
         // Those of a role that we may not act for concern nothing of ours.
         if object.kind == "default privileges" {
             applied.left_out.push(Omission::new(object.clone(), fault.what().to_owned()));
@@ -173,5 +176,4 @@ fn report(config: &Config, plan: Plan, outcome: Outcome, left_out: &mut LeftOut)
         applied.failed.push(omission);
     }
     applied.complete = applied.failed.is_empty();
-    applied
 }

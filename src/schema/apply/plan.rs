@@ -7,8 +7,8 @@ use super::objects::{Identity, Moved, There};
 use super::report::{Object, Omission};
 use crate::catalog::TableName;
 use crate::config::Config;
+use crate::schema::Scope;
 use crate::schema::diff::{Difference, Kind, tokens};
-use crate::schema::left_out::LeftOut;
 
 /// Entries that are no object of a schema's: how the archive is to be read, the database itself, rows.
 const NO_OBJECTS: &[&str] = &[
@@ -69,6 +69,9 @@ pub(super) struct Plan {
 /// What is known of both sides.
 pub(super) struct Known<'a> {
     pub(super) config: &'a Config,
+    pub(super) scope: &'a Scope,
+    /// The provider's roles on the source.
+    pub(super) providers: &'a [String],
     pub(super) source: &'a HashMap<(u32, u32), Identity>,
     pub(super) moved: &'a Moved,
     pub(super) there: &'a There,
@@ -79,18 +82,24 @@ pub(super) struct Known<'a> {
 }
 
 /// Decides.
-pub(super) fn plan(entries: &[Entry], known: &Known<'_>, left_out: &mut LeftOut) -> Plan {
+pub(super) fn plan(entries: &[Entry], known: &Known<'_>) -> Plan {
+    // Within a table with the table's name before it, a function without its arguments.
+    let parts = |name: &String| tokens::words(name.split('(').next().unwrap_or_default());
     let mut planner = Planner {
         known,
-        left_out,
+        left_out: known.scope.left_out.iter().map(|(name, why)| (parts(name), why.as_str())).collect(),
         tables: tables(entries),
         owned: entries.iter().filter(|e| e.kind == "SEQUENCE OWNED BY").map(name).collect(),
         needed: entries.iter().filter(|e| e.kind != "COMMENT").flat_map(|e| e.needs.clone()).collect(),
         coming: HashSet::new(),
+        omitted: HashMap::new(),
         plan: Plan::default(),
     };
-    known.added.iter().for_each(|difference| planner.add(difference));
+    // What others may need comes first.
+    let is_needed = |difference: &&&Difference| matches!(difference.kind, Kind::Column | Kind::Enum);
+    known.added.iter().filter(is_needed).for_each(|difference| planner.add(difference));
     entries.iter().for_each(|entry| planner.take(entry));
+    known.added.iter().filter(|d| !is_needed(d)).for_each(|difference| planner.add(difference));
     planner.plan
 }
 
@@ -129,7 +138,12 @@ fn tables(entries: &[Entry]) -> BTreeMap<i64, TableName> {
             true => Some(name(entry)),
             // A function or a type that needs a table is about none.
             false if LOCK_NOTHING.contains(&entry.kind.as_str()) => None,
-            false => entry.needs.iter().find_map(|need| tables.get(need).cloned()),
+            false => {
+                let needed = || entry.needs.iter().filter_map(|need| tables.get(need));
+                let is_part_of = |table: &&TableName| entry.tag.starts_with(&format!("{} ", table.name));
+                // A foreign key needs another table, too.
+                needed().find(is_part_of).or_else(|| needed().next()).cloned()
+            }
         };
         if let Some(table) = table {
             tables.insert(entry.id, table);
@@ -144,7 +158,8 @@ fn name(entry: &Entry) -> TableName {
 
 struct Planner<'a> {
     known: &'a Known<'a>,
-    left_out: &'a mut LeftOut,
+    /// What can't be on the target, by the parts of its name, and why.
+    left_out: HashMap<Vec<String>, &'a str>,
     tables: BTreeMap<i64, TableName>,
     /// Sequences that go with a column.
     owned: HashSet<TableName>,
@@ -152,6 +167,8 @@ struct Planner<'a> {
     needed: HashSet<i64>,
     /// The entries that are to be made.
     coming: HashSet<i64>,
+    /// The entries that are left out, and their names.
+    omitted: HashMap<i64, String>,
     plan: Plan,
 }
 
@@ -163,12 +180,13 @@ impl Planner<'_> {
             "ACL" if entry.tag.starts_with("DATABASE ") => {}
             "ACL" if self.is_with_something(entry) => self.rights(entry),
             "DEFAULT ACL" if !self.is_there(entry) => self.rights(entry),
-            "USER MAPPING" => self.omit(entry, "it holds a password, and is made by hand", true),
+            "USER MAPPING" => self.omit(entry, "it holds a password, and is made by hand"),
             "EXTENSION" if self.known.unused.contains(&entry.tag) && !self.needed.contains(&entry.id) => {}
             kind if NO_OBJECTS.contains(&kind) => {}
             _ if self.is_there(entry) || self.comes_with_a_column(entry) => {}
-            _ => match self.not_selected(entry) {
-                Some(why) => self.omit(entry, &why, true),
+            kind => match self.why_not(entry) {
+                Some(why) => self.omit(entry, &why),
+                None if kind == "TABLE" => self.table(entry),
                 None => self.step(entry, entry.sql.clone()),
             },
         }
@@ -191,25 +209,66 @@ impl Planner<'_> {
         entry.needs.iter().any(|need| self.coming.contains(need))
     }
 
-    /// Parts go with their table, and a table that isn't selected is not among the entries.
-    fn not_selected(&self, entry: &Entry) -> Option<String> {
-        let name = name(entry);
-        let is_named = !entry.schema.is_empty() || entry.kind == "SCHEMA";
-        let is_part = match LOCK_NOTHING.contains(&entry.kind.as_str()) {
-            true => matches!(entry.kind.as_str(), "TABLE" | "FOREIGN TABLE"),
-            false => self.tables.contains_key(&entry.id) || self.owned.contains(&name),
-        };
-        if entry.kind == "SCHEMA" || !is_named || is_part {
-            return None;
+    /// Why it is left out, if it is. A table that isn't selected is not among the entries, nor are its parts.
+    fn why_not(&self, entry: &Entry) -> Option<String> {
+        let kind = entry.kind.as_str();
+        if let Some(name) = entry.needs.iter().find_map(|need| self.omitted.get(need)) {
+            let is = if matches!(kind, "VIEW" | "MATERIALIZED VIEW") { "is a view on" } else { "needs" };
+            return Some(format!("it {is} {name}, which is left out"));
+        }
+        if matches!(kind, "VIEW" | "MATERIALIZED VIEW" | "FK CONSTRAINT")
+            && let Some(why) = self.known.scope.on_other(&entry.sql)
+        {
+            return Some(why);
+        }
+        // Event triggers and the like; tables can be made as one of these roles.
+        if entry.schema.is_empty() && kind != "SCHEMA" && self.known.providers.contains(&entry.owner) {
+            return Some("it is the provider's own".to_owned());
         }
         let plain = entry.tag.split('(').next().unwrap_or_default();
-        LeftOut::configured(self.known.config, &TableName::new(&entry.schema, plain))
+        let mut parts = vec![entry.schema.clone(), plain.to_owned()];
+        let is_part = !LOCK_NOTHING.contains(&kind) && self.tables.contains_key(&entry.id);
+        if let Some(table) = self.tables.get(&entry.id).filter(|_| is_part) {
+            let part = entry.tag.strip_prefix(&format!("{} ", table.name)).unwrap_or(plain);
+            parts = vec![table.schema.clone(), table.name.clone(), part.to_owned()];
+        }
+        if let Some(why) = self.left_out.get(&parts) {
+            return Some((*why).to_owned());
+        }
+        let name = TableName::new(&entry.schema, plain);
+        let is_named = !is_part && !entry.schema.is_empty() && !self.owned.contains(&name);
+        self.known.scope.why_not(&name).filter(|_| is_named).map(str::to_owned)
     }
 
-    /// A column, the labels of an enum, the owner of a sequence.
+    /// A table without those defaults that can't be on the target.
+    fn table(&mut self, entry: &Entry) {
+        let mut sql = entry.sql.clone();
+        let table = [entry.schema.clone(), entry.tag.clone()];
+        for (parts, why) in &self.left_out {
+            let Some((column, of)) = parts.split_last() else { continue };
+            if let Some(without) = tokens::without_default(&sql, column).filter(|_| of == table) {
+                sql = without;
+                let name = format!("{}.{}.{column}", entry.schema, entry.tag);
+                let object = Object { kind: "default".to_owned(), name };
+                self.plan.omissions.push(Omission::new(object, (*why).to_owned()));
+            }
+        }
+        self.step(entry, sql);
+    }
+
+    /// A column, the labels of an enum, the owner of a sequence, a grant.
     fn add(&mut self, difference: &Difference) {
-        let table = tokens::qualified_names(&difference.mend.concat()).into_iter().next();
-        let table = table.filter(|_| difference.kind == Kind::Column);
+        let named = tokens::qualified_names(&difference.mend.concat()).into_iter().next();
+        let is_made = |step: &Step| {
+            named.as_ref().is_some_and(|(schema, name)| {
+                step.name.schema == *schema && step.name.name.split('(').next() == Some(name.as_str())
+            })
+        };
+        // It has come with what it is about.
+        if difference.kind != Kind::Column && self.plan.steps.iter().any(is_made) {
+            return;
+        }
+        let table = named.filter(|_| difference.kind == Kind::Column);
         self.plan.steps.push(Step {
             object: Object { kind: difference.kind.as_str().to_owned(), name: difference.name.clone() },
             name: TableName::new("", &difference.name),
@@ -229,10 +288,10 @@ impl Planner<'_> {
         })
     }
 
-    fn omit(&mut self, entry: &Entry, why: &str, is_on_purpose: bool) {
-        self.left_out.add(&entry.schema, &entry.tag, why);
+    fn omit(&mut self, entry: &Entry, why: &str) {
         let object = Object::of(entry);
-        self.plan.omissions.push(Omission { object, why: why.to_owned(), is_on_purpose, sqlstate: None });
+        self.omitted.insert(entry.id, object.name.clone());
+        self.plan.omissions.push(Omission::new(object, why.to_owned()));
     }
 
     fn step(&mut self, entry: &Entry, sql: String) {
@@ -289,11 +348,9 @@ impl Planner<'_> {
 
     /// Once for each.
     fn role_is_missing(&mut self, role: &str) {
-        let is_on_purpose = crate::provider::INTERNAL_ROLES.contains(&role);
         let object = Object { kind: "grants".to_owned(), name: format!("of {role}") };
         if !self.plan.omissions.iter().any(|omission| omission.object == object) {
-            let why = format!("there is no role {role} on the target");
-            self.plan.omissions.push(Omission { object, why, is_on_purpose, sqlstate: None });
+            self.plan.omissions.push(Omission::new(object, format!("the target has no role {role}")));
         }
     }
 }

@@ -18,6 +18,10 @@ pub struct Object {
 }
 
 impl Object {
+    pub(super) fn stand_ins() -> Self {
+        Self { kind: "stand-ins".to_owned(), name: "for parts of the provider".to_owned() }
+    }
+
     pub(super) fn of(entry: &Entry) -> Self {
         let kind = match entry.kind.as_str() {
             "ACL" => "grants".to_owned(),
@@ -45,9 +49,6 @@ pub struct Omission {
     pub why: String,
     /// The SQLSTATE of the target's answer, if it has said no.
     pub sqlstate: Option<String>,
-    /// True if that is as it should be.
-    #[serde(skip)]
-    pub is_on_purpose: bool,
 }
 
 impl fmt::Display for Omission {
@@ -58,7 +59,7 @@ impl fmt::Display for Omission {
 
 impl Omission {
     pub(super) fn new(object: Object, why: String) -> Self {
-        Self { object, why, sqlstate: None, is_on_purpose: true }
+        Self { object, why, sqlstate: None }
     }
 
     pub(super) fn failed(object: Object, fault: &Fault) -> Self {
@@ -66,7 +67,7 @@ impl Omission {
         if let Some(remedy) = fault.advice() {
             why.push_str(&format!("\nwhat to do: {remedy}"));
         }
-        Self { object, why, sqlstate: fault.code().map(|code| code.code().to_owned()), is_on_purpose: false }
+        Self { object, why, sqlstate: fault.code().map(|code| code.code().to_owned()) }
     }
 }
 

@@ -190,7 +190,9 @@ impl<'a> Both<'a> {
         let view = object.table.as_ref().and_then(|table| self.views_left_out.get(table));
         let role = (object.kind == Kind::Grant && !self.has_role(grantee(object)))
             .then(|| format!("the target has no role {}", grantee(object)));
-        view.or_else(|| self.scope.left_out.get(&object.name)).cloned().or(role)
+        let other = object.facet("definition").filter(|_| object.kind == Kind::ForeignKey);
+        let other = other.and_then(|definition| self.scope.on_other(definition));
+        view.or_else(|| self.scope.left_out.get(&object.name)).cloned().or(role).or(other)
     }
 
     fn has_role(&self, role: &str) -> bool {
@@ -283,7 +285,7 @@ fn views_left_out<'a>(source: &'a Catalog, scope: &Scope) -> BTreeMap<&'a TableN
         {
             let definition = view.facet("definition").unwrap_or_default();
             let on = || names.iter().find(|name| tokens::names_object(definition, name));
-            let why = scope.left_out.get(&view.name).cloned();
+            let why = scope.left_out.get(&view.name).cloned().or_else(|| scope.on_other(definition));
             if let Some(why) = why.or_else(|| Some(format!("it is a view on {}, which is left out", on()?))) {
                 left_out.insert(table, why);
                 names.push(&view.name);

@@ -149,6 +149,30 @@ pub(super) fn names_object(text: &str, name: &str) -> bool {
     text.windows(name.len()).any(|some| some.iter().zip(&name).all(|(a, b)| a.text == b.text))
 }
 
+/// A `CREATE TABLE` without the default of this column (unquoted), if it has one.
+pub(in crate::schema) fn without_default(create: &str, column: &str) -> Option<String> {
+    let (mut depth, mut is_column, mut default) = (0_usize, false, None);
+    let tokens = tokens(create);
+    for (at, token) in tokens.iter().enumerate() {
+        let is_end = depth == 1
+            && (token.is(Sort::Mark, ",")
+                || token.is(Sort::Mark, ")")
+                || ["NOT", "COLLATE", "CONSTRAINT"].iter().any(|word| token.is(Sort::Word, word)));
+        if let Some(start) = default.filter(|_| is_end) {
+            return Some(format!("{}{}", create[..start].trim_end(), &create[tokens[at - 1].end()..]));
+        }
+        let is_next = depth == 1 && at > 0 && ["(", ","].contains(&tokens[at - 1].text);
+        match token.text {
+            "(" if token.sort == Sort::Mark => depth += 1,
+            ")" if token.sort == Sort::Mark => depth = depth.saturating_sub(1),
+            _ if is_next => is_column = token.sort == Sort::Word && plain(token.text) == column,
+            "DEFAULT" if depth == 1 && is_column => default = Some(token.start),
+            _ => {}
+        }
+    }
+    None
+}
+
 /// The statements of a script, without their semicolons.
 pub(in crate::schema) fn statements(script: &str) -> Vec<&str> {
     let (mut statements, mut start) = (Vec::new(), 0);
@@ -367,6 +391,16 @@ mod tests {
             qualified_names("REFERENCES \"A.b\".\"c\"\"d\"(x), public.t 'a.b'"),
             [name("A.b", "c\"d"), name("public", "t")]
         );
+    }
+
+    #[test]
+    fn a_table_loses_the_default_of_one_column() {
+        let with = "CREATE TABLE public.t (\n    a int DEFAULT f(1, 'x,') NOT NULL,\n    \"b,\" text DEFAULT auth.uid() COLLATE \"C\",\n    c int DEFAULT (NOT 1)\n)";
+        let without = |column| without_default(with, column).unwrap();
+        assert_eq!(without("a"), with.replace(" DEFAULT f(1, 'x,')", ""));
+        assert_eq!(without("b,"), with.replace(" DEFAULT auth.uid()", ""));
+        assert_eq!(without("c"), with.replace(" DEFAULT (NOT 1)", ""));
+        assert_eq!(without_default(with, "d"), None);
     }
 
     #[test]
