@@ -6,6 +6,7 @@
 mod support;
 
 mod first_start;
+mod interrupted;
 mod nasty;
 mod provider;
 
@@ -101,4 +102,14 @@ fn dump(url: &str) -> Vec<String> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap().replace("FOR ROLE owner ", "");
     text.lines().filter(|line| !line.starts_with("-- Dumped")).map(str::to_owned).collect()
+}
+
+/// The same lines in the same order; shows the first that differ.
+fn similar(there: &[String], here: &[String]) {
+    if let Some(at) = (0..there.len().max(here.len())).find(|at| there.get(*at) != here.get(*at)) {
+        let show = |lines: &[String]| {
+            lines[at.min(lines.len()).saturating_sub(5)..].iter().take(12).cloned().collect::<Vec<_>>()
+        };
+        panic!("line {at}\n--- source\n{}\n--- target\n{}", show(there).join("\n"), show(here).join("\n"));
+    }
 }

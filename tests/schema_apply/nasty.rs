@@ -1,6 +1,6 @@
 //! Whatever a schema has arrives as it is.
 
-use super::{apply, assert_same, dump, newest_dump, owned, source_dump};
+use super::{apply, assert_same, dump, newest_dump, owned, similar, source_dump};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nasty_schema_arrives_as_it_is_and_a_second_run_does_nothing() {
@@ -17,15 +17,5 @@ async fn a_nasty_schema_arrives_as_it_is_and_a_second_run_does_nothing() {
         let (code, report) = apply(&pair, &[]);
         assert_eq!((code, &report["made"]), (0, &serde_json::json!([])), "{report:#}");
         assert_eq!(dump(&pair.target_url), here);
-    }
-}
-
-/// The same lines in the same order; shows the first that differ.
-fn similar(there: &[String], here: &[String]) {
-    if let Some(at) = (0..there.len().max(here.len())).find(|at| there.get(*at) != here.get(*at)) {
-        let show = |lines: &[String]| {
-            lines[at.min(lines.len()).saturating_sub(5)..].iter().take(12).cloned().collect::<Vec<_>>()
-        };
-        panic!("line {at}\n--- source\n{}\n--- target\n{}", show(there).join("\n"), show(here).join("\n"));
     }
 }

@@ -79,13 +79,14 @@ async fn by_index(source: &Session, step: &Step) -> Result<Option<(String, Strin
     Ok(row.and_then(|row| Some((concurrently(row.get(0))?, row.get(1)))))
 }
 
-/// Makes a foreign key or a check hold for new rows only; gives the statement that makes it hold for all. Those of
-/// partitioned tables can't be made in two steps.
+/// Makes a foreign key or a check hold for new rows only; gives the statement that makes it hold for all. A foreign key
+/// of a partitioned table can't be made in two steps.
 fn not_valid(statement: &mut String) -> Option<String> {
-    if statement.ends_with(" NOT VALID") || !statement.starts_with("ALTER TABLE ONLY ") {
+    let (table, constraint) = statement.split_once("ADD CONSTRAINT ")?;
+    let is_partitioned = !table.contains("TABLE ONLY ") && constraint.contains(" FOREIGN KEY ");
+    if statement.ends_with(" NOT VALID") || is_partitioned {
         return None;
     }
-    let (table, constraint) = statement.split_once("ADD CONSTRAINT ")?;
     let validate = format!("{table}VALIDATE CONSTRAINT {}", tokens::first(constraint));
     statement.push_str(" NOT VALID");
     Some(validate)
@@ -150,6 +151,6 @@ mod tests {
         );
         assert!(foreign_key.ends_with("REFERENCES public.u(id) NOT VALID"));
         assert_eq!(not_valid(&mut foreign_key), None);
-        assert_eq!(not_valid(&mut "ALTER TABLE public.p ADD CONSTRAINT c FOREIGN KEY".to_owned()), None);
+        assert_eq!(not_valid(&mut "ALTER TABLE public.p ADD CONSTRAINT c FOREIGN KEY (a)".to_owned()), None);
     }
 }

@@ -61,10 +61,25 @@ pub(super) async fn make(sessions: (&Session, &Session), settings: &str, steps: 
         if left.is_empty() || left.len() == before {
             outcome.failed.retain(|step, _| left.contains(step));
             outcome.made.dedup();
+            undo_partitions(target, steps, &mut outcome).await?;
             return Ok(outcome);
         }
         open = left;
     }
+}
+
+/// Takes back the tables that could not become partitions: their parents have another layout.
+async fn undo_partitions(target: &Session, steps: &[Step], outcome: &mut Outcome) -> Result<()> {
+    for step in outcome.failed.keys().map(|at| &steps[*at]).filter(|step| step.object.kind == "partition") {
+        let table = Object { kind: "table".to_owned(), name: step.object.name.clone() };
+        if outcome.made.contains(&table) {
+            let drop = format!("DROP TABLE {}", step.name.to_sql());
+            target.batch_execute(&drop).await.map_err(|e| explain(step, &e))?;
+            let part = format!("{} ", table.name);
+            outcome.made.retain(|made| *made != table && !made.name.starts_with(&part));
+        }
+    }
+    Ok(())
 }
 
 /// True for what isn't the step's fault.

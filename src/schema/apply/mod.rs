@@ -89,7 +89,7 @@ pub fn is_needed(diff: &SchemaDiff) -> bool {
 fn is_added_to(difference: &Difference) -> bool {
     let is_label = |sql: &String| sql.contains(" ADD VALUE ");
     match (difference.what, difference.kind) {
-        (What::Missing, Kind::Column | Kind::SequenceOwner | Kind::Grant) => true,
+        (What::Missing, Kind::Column | Kind::CheckConstraint | Kind::SequenceOwner | Kind::Grant) => true,
         // It was left out when the table was made, or the source has it since.
         (What::Different, Kind::Column) => difference.target.as_deref() == Some("default: none"),
         (What::Different, Kind::Enum) => !difference.mend.is_empty() && difference.mend.iter().all(is_label),

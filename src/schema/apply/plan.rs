@@ -256,25 +256,27 @@ impl Planner<'_> {
         self.step(entry, sql);
     }
 
-    /// A column, the labels of an enum, the owner of a sequence, a grant.
+    /// A column or a check of a table, the labels of an enum, the owner of a sequence, a grant.
     fn add(&mut self, difference: &Difference) {
         let named = tokens::qualified_names(&difference.mend.concat()).into_iter().next();
+        let Some(named) = named.map(|(schema, name)| TableName::new(schema, name)) else { return };
+        let object = Object { kind: difference.kind.as_str().to_owned(), name: difference.name.clone() };
         let is_made = |step: &Step| {
-            named.as_ref().is_some_and(|(schema, name)| {
-                step.name.schema == *schema && step.name.name.split('(').next() == Some(name.as_str())
-            })
+            step.name.schema == named.schema && step.name.name.split('(').next() == Some(named.name.as_str())
+                || object.kind == step.object.kind
+                    && tokens::words(&object.name) == tokens::words(&step.object.name)
         };
-        // It has come with what it is about.
+        // It comes with what it is about, or by an entry of its own.
         if difference.kind != Kind::Column && self.plan.steps.iter().any(is_made) {
             return;
         }
-        let table = named.filter(|_| difference.kind == Kind::Column);
+        let changes_table = matches!(difference.kind, Kind::Column | Kind::CheckConstraint);
         self.plan.steps.push(Step {
-            object: Object { kind: difference.kind.as_str().to_owned(), name: difference.name.clone() },
+            object,
             name: TableName::new("", &difference.name),
             oid: 0,
             sql: difference.mend.iter().map(|sql| format!("{sql};\n")).collect(),
-            tables: table.map(|(schema, name)| TableName::new(schema, name)).into_iter().collect(),
+            tables: changes_table.then_some(named).into_iter().collect(),
         });
     }
 
