@@ -8,7 +8,9 @@
 //! So the program needs no password, no certificate and none of the settings that a connection string has: what
 //! this process understands by it is what counts, for whatever version of libpq.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use bytes::{Buf, BufMut, BytesMut};
@@ -63,8 +65,9 @@ impl Handover {
             Fault::person(format!("a socket can't be made in {}: {e}", std::env::temp_dir().display()))
                 .remedy("name a directory with a short path that can be written to in TMPDIR")
         };
-        // Nobody else may enter it (mkdtemp(3)).
-        let directory = tempfile::tempdir().map_err(broken)?;
+        // Nobody else may enter it: whoever gets to the socket is logged in.
+        let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
+        let directory = directory.map_err(broken)?;
         let listener =
             UnixListener::bind(directory.path().join(format!(".s.PGSQL.{PORT}"))).map_err(broken)?;
         Ok(Self { side, wire, greeting, listener, directory })

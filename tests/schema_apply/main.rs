@@ -5,9 +5,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../connect/certificates.rs"]
+#[allow(dead_code, reason = "most of it is for other tests")]
+mod certificates;
+
 mod first_start;
 mod interrupted;
 mod nasty;
+mod programs;
 mod provider;
 
 use std::path::{Path, PathBuf};
