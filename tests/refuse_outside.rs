@@ -8,7 +8,7 @@ mod support;
 use cdc::demo::{Builder, Cluster};
 use cdc::fault::Side::{self, Source, Target};
 use futures_util::future::join_all;
-use support::pair::{self, Daemon, PASSWORD, Pair, connect, is_since, number};
+use support::pair::{self, Daemon, PASSWORD, Pair, connect, number};
 use tokio::sync::OnceCell;
 
 /// Something happens to one of the databases. `{n}` is the name of the role, the database and the migration.

@@ -60,6 +60,7 @@ pub(super) struct Begin {
     pub(super) tables: Vec<PublishedTable>,
     pub(super) ledger: Ledger,
     pub(super) name: String,
+    pub(super) source: ConnInfo,
     pub(super) target: ConnInfo,
     pub(super) mode: Mode,
     /// The ledger says that the copy has come to its end.
@@ -76,6 +77,7 @@ pub(super) struct Copying {
     _planner: Task<()>,
     ledger: Ledger,
     name: String,
+    source: ConnInfo,
     target: ConnInfo,
     mode: Mode,
     /// Partitions that can be copied since the applier was told of any, with their topmost parents.
@@ -125,6 +127,7 @@ impl Copying {
             _planner: Task::spawn(planner),
             ledger: begin.ledger,
             name: begin.name,
+            source: begin.source,
             target: begin.target,
             mode: begin.mode,
             roots: Vec::new(),
@@ -455,10 +458,17 @@ impl Copying {
                 self.end = End::PutBackAt(Instant::now());
             }
             End::PutBackAt(at) if *at <= Instant::now() => {
-                let (target, name) = (self.target.clone(), self.name.clone());
+                let (source, target) = (self.source.clone(), self.target.clone());
+                let (name, ledger) = (self.name.clone(), self.ledger.clone());
                 self.end = End::PuttingBack(Task::spawn(async move {
-                    let session = Session::open(&target, Side::Target, &format!("cdc_{name} schema")).await?;
-                    schema::put_back(&session, &name, Until::Copy).await
+                    let application = format!("cdc_{name} schema");
+                    let session = Session::open(&target, Side::Target, &application).await?;
+                    let missing = schema::put_back(&session, &name, Until::Copy).await?;
+                    if missing.is_empty() {
+                        let source = Session::open(&source, Side::Source, &application).await?;
+                        schema::refresh_views(&source, &session, &ledger).await?;
+                    }
+                    Ok(missing)
                 }));
             }
             End::NotYet | End::PutBackAt(_) | End::PuttingBack(_) | End::Reached => {}

@@ -213,6 +213,7 @@ async fn copy(
         tables,
         ledger: ledger.clone(),
         name: config.name.clone(),
+        source: config.source.clone(),
         target: config.target.clone(),
         mode,
         is_complete: ledger.copy_is_complete().await?,

@@ -131,3 +131,42 @@ async fn a_partition_is_not_forced_into_another_layout_and_a_taken_name_is_told(
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_hold_while_rows_are_copied_is_left_for_later() {
+    let mut pair = owned("too_early").await;
+    pair.config = "[copy]\nmax_rate = \"1MB\"\n[schema]\n".to_owned();
+    pair.write(
+        "CREATE TABLE owners (id int PRIMARY KEY);
+         CREATE TABLE things (id int PRIMARY KEY, owner int, code int UNIQUE, v text);
+         INSERT INTO owners SELECT i FROM generate_series(1, 100) i;
+         INSERT INTO things SELECT i, i % 100 + 1, i, repeat('v', 300) FROM generate_series(1, 10000) i; ANALYZE",
+    )
+    .await;
+    let daemon = pair.daemon();
+    pair.target_is(
+        "copying",
+        "SELECT to_regclass('cdc.held_back') IS NOT NULL AND to_regclass('things_code_key') IS NULL",
+        &[],
+    )
+    .await;
+    pair.write("ALTER TABLE things ADD FOREIGN KEY (owner) REFERENCES owners; CREATE INDEX by_owner ON things (owner)").await;
+    let (code, report) = apply(&pair, &[]);
+    assert_eq!(code, 1, "{report:#}");
+    // What is held back is there, as far as this is concerned.
+    assert_eq!(report["made"], serde_json::json!([{"kind": "index", "name": "public.by_owner"}]));
+    assert_eq!(report["failed"][0]["name"], "public.things things_owner_fkey", "{report:#}");
+    assert!(
+        report["failed"][0]["why"].as_str().unwrap().contains("while rows are being copied"),
+        "{report:#}"
+    );
+    pair.copied().await;
+    let (code, report) = apply(&pair, &[]);
+    assert_eq!(
+        (code, &report["made"][0]["name"]),
+        (0, &"public.things things_owner_fkey".into()),
+        "{report:#}"
+    );
+    assert_same(&pair);
+    pair.ends_equal(daemon).await;
+}

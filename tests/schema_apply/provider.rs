@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::support::pair::{Pair, connect, target};
 use super::support::supabase;
-use super::{apply, assert_same, make_owned, owned};
+use super::{apply, assert_same, owned};
 
 /// `kind name` of each that is in this list of a report.
 fn names(report: &Value, list: &str) -> Vec<String> {

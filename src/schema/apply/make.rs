@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::beside::beside;
-use super::plan::Step;
+use super::plan::{Plan, Step};
 use super::report::Object;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
@@ -36,10 +36,11 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// If the session fails; what was made by then stays, but for the transaction that was open.
-pub(super) async fn make(sessions: (&Session, &Session), settings: &str, steps: &[Step]) -> Result<Outcome> {
-    let target = sessions.1;
+pub(super) async fn make(sessions: (&Session, &Session), name: &str, plan: &Plan) -> Result<Outcome> {
+    let (target, steps) = (sessions.1, plan.steps.as_slice());
     let doing = |e| Fault::sql(Side::Target, "making the schema", &e);
-    target.batch_execute(&format!("{SETTINGS}{settings}")).await.map_err(doing)?;
+    target.batch_execute(&format!("{SETTINGS}{}", plan.settings)).await.map_err(doing)?;
+    let is_copying = is_copying(target, name).await?;
     let mut outcome = Outcome::default();
     let mut open: Vec<usize> = (0..steps.len()).collect();
     loop {
@@ -48,7 +49,11 @@ pub(super) async fn make(sessions: (&Session, &Session), settings: &str, steps: 
             open.into_iter().partition(|step| steps[*step].tables.is_empty());
         let mut left = new_things(target, steps, new, &mut outcome).await?;
         for step in old {
-            match beside(sessions, &steps[step]).await {
+            let made = match is_copying && steps[step].may_not_hold_yet() {
+                true => Err(steps[step].later()),
+                false => beside(sessions, &steps[step]).await,
+            };
+            match made {
                 Ok(()) => outcome.made.push(steps[step].object.clone()),
                 Err(fault) if ends_it(target, &fault) => return Err(fault),
                 Err(fault) => {
@@ -65,6 +70,32 @@ pub(super) async fn make(sessions: (&Session, &Session), settings: &str, steps: 
             return Ok(outcome);
         }
         open = left;
+    }
+}
+
+/// True while rows of different moments are on the target, and not every constraint can hold.
+async fn is_copying(target: &Session, name: &str) -> Result<bool> {
+    let fault = |e| Fault::sql(Side::Target, "looking whether rows are being copied", &e);
+    let exists = "SELECT pg_catalog.to_regclass('cdc.migration') IS NOT NULL";
+    if !target.query_one(exists, &[]).await.map_err(fault)?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let copying = "SELECT EXISTS (SELECT FROM cdc.migration WHERE name = $1 AND phase = 'copy')";
+    Ok(target.query_one(copying, &[&name]).await.map_err(fault)?.get(0))
+}
+
+impl Step {
+    /// Two rows that never existed together could violate it.
+    fn may_not_hold_yet(&self) -> bool {
+        matches!(self.object.kind.as_str(), "constraint" | "foreign key")
+            || self.sql.starts_with("CREATE UNIQUE ")
+    }
+
+    fn later(&self) -> Fault {
+        let Object { kind, name } = &self.object;
+        Fault::person(format!("the {kind} {name} can't hold while rows are being copied"))
+            .on(Side::Target)
+            .remedy("cdc schema apply again, when cdc status says that it only follows")
     }
 }
 

@@ -74,7 +74,7 @@ pub async fn apply(config: &Config, options: &Options, application: &str) -> Res
     if options.dry_run {
         return Ok(Applied { script: Some(script(&plan)), complete: true, ..applied });
     }
-    let outcome = make::make((&source, &target), &plan.settings, &plan.steps).await?;
+    let outcome = make::make((&source, &target), &config.name, &plan).await?;
     report(&mut applied, plan, outcome);
     Ok(applied)
 }
