@@ -19,6 +19,9 @@ demo: servers ## a migration between two throw-away servers, from the copy to th
 # The files of tests. Most tests wait for a server most of the time, and those of LONG for several minutes.
 TESTS = $(patsubst tests/%,%,$(patsubst %.rs,%,$(patsubst %/main.rs,%,$(wildcard tests/*.rs tests/*/main.rs))))
 LONG = torture stream_examples vector
+# Those that run once more without a superuser.
+AS_OWNER = stream stream_columns stream_identity stream_partitions stream_blocked copy_tables copy_moves drop \
+           examples repair
 
 .PHONY: test
 test: servers vector ## install what the tests need, then format, lints, docs, tests, dependencies
@@ -31,6 +34,8 @@ test: servers vector ## install what the tests need, then format, lints, docs, t
 	cargo test --locked $(LONG:%=--test %) >target/long.log 2>&1 & \
 	RUST_TEST_THREADS=4 cargo test --locked --lib --bins $(patsubst %,--test %,$(filter-out $(LONG),$(TESTS))); \
 	others=$$?; wait $$!; long=$$?; cat target/long.log; exit $$((others + long))
+	@echo "as an ordinary owner of both databases: $(AS_OWNER)"; \
+	CDC_TEST_ROLE=owner RUST_TEST_THREADS=4 cargo test --locked $(AS_OWNER:%=--test %)
 	cargo test --locked --doc
 	@if cargo deny --version >/dev/null 2>&1; then \
 	  echo "cargo deny check bans licenses sources"; \

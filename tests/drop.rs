@@ -12,7 +12,7 @@ use cdc::fault::Side;
 use cdc::lsn::Lsn;
 use cdc::replication::{ReplicationStream, Walsender};
 use serde_json::{Value, json};
-use support::pair::{Daemon, PATIENCE, Pair, connect, constraints, number};
+use support::pair::{Daemon, PATIENCE, Pair, as_admin, connect, constraints, number};
 use support::proxy::{Action, Direction, Proxy};
 use tokio_postgres::Client;
 
@@ -120,7 +120,7 @@ async fn it_refuses_while_something_uses_the_slot_and_leaves_nothing_behind() {
     assert!(code == 3 && text.contains("--force"), "{text}");
     assert_eq!(left(&pair, "drop_all").await, all);
     // It is another one.
-    pair.source.batch_execute("CREATE DATABASE another").await.unwrap();
+    as_admin(&pair.source, "CREATE DATABASE another").await;
     pair.daemon_source_url = url.replace("/drop_all", "/another");
     let (code, text) = drop_(&pair, &["--yes"]);
     assert!(code == 1 && text.contains("not the database that the migration began with"), "{text}");

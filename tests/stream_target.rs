@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use support::churn::again_and_again;
 use support::pair::{Pair, as_superuser, connect, constraints, is_since, number};
 use tokio_postgres::Client;
@@ -130,6 +131,26 @@ async fn an_ordinary_owner_streams_into_tables_on_which_nothing_fires_and_gets_e
     assert!(number(&pair.target, "SELECT count(*) FROM counted WHERE what = 'rule'").await > 0);
     let status = pair.status();
     assert_eq!(status["phase"], "stream", "{status:#}");
+    let held = &status["copy"]["held_until_cutover"];
+    assert_eq!(held, &json!({"foreign key": 8, "rule": 2, "setting": 1, "trigger": 10}), "{status:#}");
+    assert_eq!(status["copy"]["held_back"], 0, "{status:#}");
+    let diff = pair.run(&["schema", "diff", "--json"]);
+    let diff: Value = serde_json::from_slice(&diff.stdout).unwrap();
+    let told = |what: &str| {
+        let all = diff["differences"].as_array().unwrap();
+        all.iter()
+            .filter(|d| d["what"] == what)
+            .map(|d| d["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(diff["same"], true, "{diff:#}");
+    assert_eq!(told("extra"), ["public.child.new_1", "public.child.new_2"], "{diff:#}");
+    let held = told("held_back");
+    for name in
+        ["public.parent.count", "public.grandchild.noted", "public.part_2.parts", "public.child.loose"]
+    {
+        assert!(held.iter().any(|held| held == name), "{name}: {diff:#}");
+    }
     assert!(daemon.terminate().await.success());
 
     assert_eq!(pair.run(&["drop", "--yes"]).status.code(), Some(0));

@@ -31,7 +31,7 @@ pub enum OnTarget {
     NotValid,
     /// It is there as NOT ENFORCED.
     NotEnforced,
-    /// It is off while rows are copied, and comes back by itself.
+    /// It is off while rows are copied, or until the cutover, and comes back by itself.
     HeldBack,
     /// It isn't there.
     Missing,

@@ -1,9 +1,10 @@
 //! How far the copy is: what the ledger holds, and what the server says of the COPYs under way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use tokio_postgres::Row;
+use tokio_postgres::types::Json;
 
 use super::incident::FAILING;
 use super::migration::{Ledger, fault};
@@ -47,6 +48,8 @@ pub struct CopyProgress {
     pub consistent_since: Option<String>,
     /// Constraints and indexes of the target that are held back until their tables are copied.
     pub held_back: i64,
+    /// What is held back until the cutover, as it would act on replicated rows: how many of each kind.
+    pub held_until_cutover: BTreeMap<String, i64>,
     /// Each table, unfinished ones first.
     pub details: Vec<TableProgress>,
 }
@@ -159,14 +162,25 @@ impl Ledger {
             .query_one(
                 "SELECT pg_catalog.to_json(consistent_since) #>> '{}',
                         (SELECT count(*) FROM cdc.held_back AS h
-                          WHERE h.name = m.name AND h.put_back_at IS NULL)
+                          WHERE h.name = m.name AND h.until = 'copy' AND h.put_back_at IS NULL),
+                        (SELECT coalesce(pg_catalog.jsonb_object_agg(kind, held), '{}')
+                           FROM (SELECT kind, count(*) AS held FROM cdc.held_back AS h
+                                  WHERE h.name = m.name AND h.until = 'cutover' AND h.put_back_at IS NULL
+                                    AND h.part_of IS NULL
+                                  GROUP BY kind) AS kinds)
                    FROM cdc.migration AS m WHERE name = $1",
                 &[&self.name],
             )
             .await
             .map_err(|e| fault(&e))?;
         let progress = progress(&tables, &self.copies_under_way().await?);
-        Ok(Some(CopyProgress { consistent_since: row.get(0), held_back: row.get(1), ..progress }))
+        let Json(held_until_cutover) = row.get(2);
+        Ok(Some(CopyProgress {
+            consistent_since: row.get(0),
+            held_back: row.get(1),
+            held_until_cutover,
+            ..progress
+        }))
     }
 
     async fn tables_of_the_copy(&self) -> Result<Vec<Table>> {
@@ -244,7 +258,7 @@ impl Ledger {
     }
 }
 
-/// Puts the two together; `consistent_since` and `held_back` are not in them.
+/// Puts the two together; `consistent_since` and what is held back are not in them.
 fn progress(tables: &[Table], under_way: &[UnderWay]) -> CopyProgress {
     // Less than the whole window if nothing of it began so long ago.
     let ages = tables.iter().filter_map(|table| table.recent_seconds);
@@ -289,6 +303,7 @@ fn progress(tables: &[Table], under_way: &[UnderWay]) -> CopyProgress {
         eta_seconds: eta(fraction, weight_recent / weights / window),
         consistent_since: None,
         held_back: 0,
+        held_until_cutover: BTreeMap::new(),
         details,
     }
 }

@@ -37,11 +37,22 @@ impl fmt::Display for CopyProgress {
             let what = "constraints and indexes of the target, until their tables are copied";
             writeln!(f, "  held back   {what}: {}", self.held_back)?;
         }
+        if !self.held_until_cutover.is_empty() {
+            let kinds: Vec<String> =
+                self.held_until_cutover.iter().map(|(kind, n)| of_kind(kind, *n)).collect();
+            writeln!(f, "  held back   until the cutover: {}", kinds.join(", "))?;
+        }
         if let Some(since) = &self.consistent_since {
             writeln!(f, "  consistent  since {since}")?;
         }
         Ok(())
     }
+}
+
+/// So many of a kind of `cdc.held_back`.
+fn of_kind(kind: &str, number: i64) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {kind}{plural}", count(number))
 }
 
 /// The whole in one line.
@@ -134,6 +145,7 @@ pub(super) mod tests {
             eta_seconds: Some(300.0),
             consistent_since: None,
             held_back: 3,
+            held_until_cutover: [("foreign key".to_owned(), 4), ("trigger".to_owned(), 1)].into(),
             details,
         }
     }
@@ -153,6 +165,7 @@ pub(super) mod tests {
             &large.repeat(9),
             "              and 1,003 more\n",
             "  held back   constraints and indexes of the target, until their tables are copied: 3\n",
+            "  held back   until the cutover: 4 foreign keys, 1 trigger\n",
         ];
         assert_eq!(progress(tables).to_string(), expected.concat());
     }
@@ -162,6 +175,7 @@ pub(super) mod tests {
         let mut done = progress(vec![table("done", TableState::Done, 1.0)]);
         done.rows = 5678;
         done.held_back = 0;
+        done.held_until_cutover.clear();
         done.consistent_since = Some("2026-11-21T12:00:00+00:00".to_owned());
         assert_eq!(
             done.to_string(),

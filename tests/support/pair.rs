@@ -113,6 +113,13 @@ pub fn as_superuser() -> bool {
     !as_owner()
 }
 
+/// Runs a statement that only a superuser may.
+pub async fn as_admin(client: &Client, sql: &str) {
+    for sql in ["SET ROLE NONE", sql, "RESET ROLE"] {
+        client.batch_execute(sql).await.expect("it is taken");
+    }
+}
+
 /// Makes the role that owns the test's database on this server, if there is to be one, and gives how the test
 /// and the daemon reach it.
 async fn reached(cluster: &Cluster, name: &str, is_owner: bool, attributes: &str) -> (String, String) {

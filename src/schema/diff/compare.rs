@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::read::{Catalog, Object};
+use super::read::{Catalog, FORCED, Object};
 use super::{Difference, Kind, What, mend, tokens};
 use crate::catalog::TableName;
 use crate::provider;
@@ -10,12 +10,12 @@ use crate::schema::Scope;
 
 /// What the target lacks, or has differently, in the order in which it can be mended.
 ///
-/// `held_back` names the constraints and indexes that are held back, as an [`super::read::Id`] does.
+/// `held_back` names what is held back, as an [`super::read::Id`] does, and says until when: `copy` or `cutover`.
 pub(super) fn compare(
     source: &Catalog,
     target: &Catalog,
     scope: &Scope,
-    held_back: &BTreeSet<String>,
+    held_back: &BTreeMap<String, String>,
 ) -> Vec<Difference> {
     let both = Both::new(source, target, scope, held_back);
     let mut found: Vec<Found> = Vec::new();
@@ -53,6 +53,7 @@ impl<'a> Found<'a> {
         source: Option<&'a Object>,
         target: Option<&'a Object>,
         mend: Vec<String>,
+        until: Option<&str>,
     ) -> Option<Self> {
         let object = source.or(target)?;
         let (source, target) = match (source, target) {
@@ -61,7 +62,8 @@ impl<'a> Found<'a> {
         };
         let note = match what {
             What::Missing | What::Different => foreign_note(&mend),
-            What::HeldBack => Some("held back until the copy is over".to_owned()),
+            What::HeldBack if until == Some("cutover") => Some("until the cutover".to_owned()),
+            What::HeldBack => Some("until the copy is over".to_owned()),
             What::Harmless | What::Extra | What::LeftOut => None,
         };
         let difference = Difference {
@@ -78,7 +80,7 @@ impl<'a> Found<'a> {
     }
 
     fn left_out(source: &'a Object, target: Option<&'a Object>, why: String) -> Option<Self> {
-        let mut found = Self::new(What::LeftOut, Some(source), target, Vec::new())?;
+        let mut found = Self::new(What::LeftOut, Some(source), target, Vec::new(), None)?;
         found.difference.note = Some(why);
         Some(found)
     }
@@ -139,7 +141,7 @@ fn foreign_note(mend: &[String]) -> Option<String> {
 /// Both catalogs, and what is none of ours in them.
 struct Both<'a> {
     scope: &'a Scope,
-    held_back: &'a BTreeSet<String>,
+    held_back: &'a BTreeMap<String, String>,
     source_tables: BTreeSet<&'a TableName>,
     target_tables: BTreeSet<&'a TableName>,
     /// What anything is granted on: there is nothing without an owner.
@@ -154,7 +156,7 @@ impl<'a> Both<'a> {
         source: &'a Catalog,
         target: &'a Catalog,
         scope: &'a Scope,
-        held_back: &'a BTreeSet<String>,
+        held_back: &'a BTreeMap<String, String>,
     ) -> Self {
         let is_relation =
             |object: &&Object| matches!(object.kind, Kind::Table | Kind::View | Kind::MaterializedView);
@@ -181,10 +183,6 @@ impl<'a> Both<'a> {
         }
     }
 
-    fn is_held_back(&self, object: &Object) -> bool {
-        self.held_back.contains(&object.name)
-    }
-
     /// Why it can't be on the target, if that is so: it needs what the target lacks, and nobody copies.
     fn left_out(&self, object: &Object) -> Option<String> {
         let view = object.table.as_ref().and_then(|table| self.views_left_out.get(table));
@@ -206,6 +204,23 @@ impl<'a> Both<'a> {
         grant.facet("by itself").is_some() && !is_there
     }
 
+    /// Until when it is held back, if it is.
+    fn held_until(&self, object: &Object) -> Option<&str> {
+        self.held_back.get(&object.name).map(String::as_str)
+    }
+
+    /// The same, for what differs so on both sides.
+    fn held_until_as(&self, target: &Object, differing: &[&str]) -> Option<&str> {
+        match (target.kind, differing) {
+            (Kind::Table, ["row security of the owner"]) => {
+                self.held_back.get(&format!("{}{FORCED}", target.name)).map(String::as_str)
+            }
+            (Kind::Trigger | Kind::Rule, ["fires"]) => self.held_until(target),
+            (Kind::Table | Kind::Trigger | Kind::Rule, _) => None,
+            _ => self.held_until(target),
+        }
+    }
+
     fn missing<'o>(&self, object: &'o Object) -> Option<Found<'o>> {
         let comes_with_table = object.kind == Kind::Column
             && object.table.as_ref().is_none_or(|table| !self.target_tables.contains(table));
@@ -216,14 +231,15 @@ impl<'a> Both<'a> {
         if let Some(why) = self.left_out(object) {
             return Found::left_out(object, None, why);
         }
-        let what = if self.is_held_back(object) {
+        let until = self.held_until(object);
+        let what = if until.is_some() {
             What::HeldBack
         } else if object.kind == Kind::Extension && object.facet("used").is_none() {
             What::Harmless
         } else {
             What::Missing
         };
-        Found::new(what, Some(object), None, mend)
+        Found::new(what, Some(object), None, mend, until)
     }
 
     fn different<'o>(&self, source: &'o Object, target: &'o Object) -> Option<Found<'o>> {
@@ -245,14 +261,15 @@ impl<'a> Both<'a> {
             }
             _ => false,
         };
-        let what = if self.is_held_back(target) {
+        let until = self.held_until_as(target, &differing);
+        let what = if until.is_some() {
             What::HeldBack
         } else if differing.iter().all(is_harmless) {
             What::Harmless
         } else {
             What::Different
         };
-        Found::new(what, Some(source), Some(target), mend::mend(source, target, &differing))
+        Found::new(what, Some(source), Some(target), mend::mend(source, target, &differing), until)
     }
 
     fn extra<'o>(&self, object: &'o Object) -> Option<Found<'o>> {
@@ -264,8 +281,8 @@ impl<'a> Both<'a> {
             return None;
         }
         match mend::disarm(object) {
-            Some(mend) => Found::new(What::Different, None, Some(object), vec![mend]),
-            None => Found::new(What::Extra, None, Some(object), Vec::new()),
+            Some(mend) => Found::new(What::Different, None, Some(object), vec![mend], None),
+            None => Found::new(What::Extra, None, Some(object), Vec::new(), None),
         }
     }
 }

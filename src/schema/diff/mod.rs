@@ -139,7 +139,7 @@ pub enum What {
     Missing,
     /// The target has it otherwise; or only the target has it, and it would refuse rows or change them.
     Different,
-    /// It is off the target while rows are copied, and comes back by itself. No difference.
+    /// It is off the target until rows are copied, or until the cutover, and comes back by itself. No difference.
     HeldBack,
     /// It differs in what does no harm: a name, a version, a replica identity. No difference.
     Harmless,

@@ -1,6 +1,6 @@
 //! What the catalogs of one database say of its schema.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tokio_postgres::types::Json;
 
@@ -98,23 +98,29 @@ pub(super) async fn catalog(session: &Session, side: Side, schemas: &[String]) -
     Ok(catalog)
 }
 
-/// The names of constraints and indexes that are held back on the target, as an [`Id`] has them.
-pub(super) async fn held_back(target: &Session, name: &str) -> Result<BTreeSet<String>> {
+/// What follows a table's name where FORCE ROW LEVEL SECURITY is held back.
+pub(super) const FORCED: &str = " FORCE ROW LEVEL SECURITY";
+
+/// The names of what is held back on the target, as an [`Id`] has them, and until when; of what is a facet of
+/// its table, the table's name and [`FORCED`].
+pub(super) async fn held_back(target: &Session, name: &str) -> Result<BTreeMap<String, String>> {
     let fault = |e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e);
     let exists = "SELECT pg_catalog.to_regclass('cdc.held_back') IS NOT NULL";
     if !target.query_one(exists, &[]).await.map_err(fault)?.get::<_, bool>(0) {
-        return Ok(BTreeSet::new());
+        return Ok(BTreeMap::new());
     }
     let rows = target
         .query(
             "SELECT CASE kind WHEN 'index' THEN format('%I.%I', schema_name, object_name)
-                              ELSE format('%I.%I.%I', schema_name, table_name, object_name) END
+                              WHEN 'setting' THEN format('%I.%I', schema_name, table_name) || $2
+                              ELSE format('%I.%I.%I', schema_name, table_name, object_name) END,
+                    until
                FROM cdc.held_back WHERE name = $1 AND put_back_at IS NULL",
-            &[&name],
+            &[&name, &FORCED],
         )
         .await
         .map_err(fault)?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// The source's catalog as it would be if its extensions were in the schemas that they are in on the target:

@@ -73,7 +73,9 @@ fn harmless(f: &mut fmt::Formatter<'_>, difference: &Difference) -> fmt::Result 
     let Difference { what, kind, name, source, target, note, .. } = difference;
     let kind = kind.as_str();
     match (what, source, target) {
-        (What::HeldBack, ..) => writeln!(f, "  held back  {kind} {name}: until the copy is over"),
+        (What::HeldBack, ..) => {
+            writeln!(f, "  held back  {kind} {name}: {}", note.as_deref().unwrap_or_default())
+        }
         (What::Extra, ..) => writeln!(f, "  extra      {kind} {name}: only the target has it"),
         (What::LeftOut, ..) => {
             writeln!(f, "  left out   {kind} {name}: {}", note.as_deref().unwrap_or("on purpose"))

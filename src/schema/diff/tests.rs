@@ -1,6 +1,6 @@
 //! The comparison, without a server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::compare::compare;
 use super::read::{Catalog, Object};
@@ -31,7 +31,7 @@ fn catalog(objects: &[Object]) -> Catalog {
 
 fn between(source: &[Object], target: &[Object]) -> Vec<Difference> {
     let scope = Scope::of_tables(source.iter().filter_map(|object| object.table.clone()));
-    compare(&catalog(source), &catalog(target), &scope, &BTreeSet::new())
+    compare(&catalog(source), &catalog(target), &scope, &BTreeMap::new())
 }
 
 fn told(differences: &[Difference]) -> Vec<(What, &str, Vec<&str>)> {
@@ -163,11 +163,12 @@ fn what_is_not_selected_or_held_back_does_not_count() {
     let mut not_selected = Scope::of_tables([]);
     not_selected.others.insert(TableName::new("public", "t"));
     assert_eq!(
-        told(&compare(&source, &Catalog::new(), &not_selected, &BTreeSet::new())),
+        told(&compare(&source, &Catalog::new(), &not_selected, &BTreeMap::new())),
         [(What::LeftOut, "public.t", vec![])]
     );
     let scope = Scope::of_tables([TableName::new("public", "t")]);
-    let differences = compare(&source, &catalog(&[t]), &scope, &["public.t.f".to_owned()].into());
+    let differences =
+        compare(&source, &catalog(&[t]), &scope, &[("public.t.f".to_owned(), "copy".to_owned())].into());
     assert_eq!(told(&differences), [(What::HeldBack, "public.t.f", vec![])]);
     assert!(!differences[0].what.counts());
 }
