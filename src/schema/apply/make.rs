@@ -129,7 +129,10 @@ async fn new_things(
         return Ok(open);
     }
     let doing = |e| Fault::sql(Side::Target, "making the schema", &e);
-    target.batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = {LOCK_WAIT_MS}")).await.map_err(doing)?;
+    target
+        .batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = {LOCK_WAIT_MS}; SAVEPOINT step"))
+        .await
+        .map_err(doing)?;
     let mut made = Vec::new();
     loop {
         let before = open.len();
@@ -158,12 +161,13 @@ async fn some(
     let mut failed = Vec::new();
     let mut parts = vec![wanted];
     while let Some(part) = parts.pop() {
-        let mut script = "SAVEPOINT step;\n".to_owned();
+        let mut script = String::new();
         part.iter().for_each(|step| {
             script.push_str(&steps[*step].sql);
             script.push('\n');
         });
-        script.push_str("RELEASE SAVEPOINT step");
+        // Not at its beginning: where one statement isn't understood, none is run.
+        script.push_str("RELEASE SAVEPOINT step; SAVEPOINT step");
         let Err(error) = target.batch_execute(&script).await else {
             made.extend(part);
             continue;
@@ -174,7 +178,7 @@ async fn some(
             let _ = target.batch_execute("ROLLBACK").await;
             return Err(fault);
         }
-        let undone = target.batch_execute("ROLLBACK TO SAVEPOINT step; RELEASE SAVEPOINT step").await;
+        let undone = target.batch_execute("ROLLBACK TO SAVEPOINT step").await;
         undone.map_err(|e| Fault::sql(Side::Target, "making the schema", &e))?;
         if let &[step] = part {
             failed.push(step);

@@ -25,6 +25,7 @@ mod report;
 pub use programs::{Programs, programs};
 pub use report::{Applied, Object, Omission};
 
+use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use super::diff::{self, Difference, Kind, SchemaDiff, What};
@@ -33,9 +34,13 @@ use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::provider;
+use crate::retry::Delays;
 use make::Outcome;
 use objects::There;
 use plan::{Known, Plan, Step};
+
+/// How often the lock is tried: about six seconds.
+const ATTEMPTS: usize = 5;
 
 /// What is to be done.
 #[derive(Clone, Debug, Default)]
@@ -97,12 +102,17 @@ fn is_added_to(difference: &Difference) -> bool {
     }
 }
 
-/// Only one session makes the schema at a time.
+/// Only one session makes the schema at a time. That of a process that was killed ends in a moment.
 async fn take_lock(target: &Session, name: &str) -> Result<()> {
     let sql = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))";
-    let row = target.query_one(sql, &[&format!("cdc schema {name}")]).await;
-    if row.map_err(|e| Fault::sql(Side::Target, "looking whether the schema is being made", &e))?.get(0) {
-        return Ok(());
+    let key = format!("cdc schema {name}");
+    let mut delays = Delays::default();
+    for _ in 0..ATTEMPTS {
+        let row = target.query_one(sql, &[&key]).await;
+        if row.map_err(|e| Fault::sql(Side::Target, "looking whether the schema is being made", &e))?.get(0) {
+            return Ok(());
+        }
+        sleep(delays.next_delay()).await;
     }
     Err(Fault::retry("another session is making the schema")
         .on(Side::Target)
@@ -137,6 +147,7 @@ impl Sides<'_> {
             source: &objects::of_source(source, config, &moved).await?,
             moved: &moved,
             there: &There::on(target, &config.name).await?,
+            target_version: target.server_version_num(),
             unused: &differences.iter().filter(is_unused).map(|d| d.name.clone()).collect(),
             added: &differences.iter().filter(|d| is_added_to(d)).collect::<Vec<_>>(),
         };

@@ -75,6 +75,8 @@ pub(super) struct Known<'a> {
     pub(super) source: &'a HashMap<(u32, u32), Identity>,
     pub(super) moved: &'a Moved,
     pub(super) there: &'a There,
+    /// The target's `server_version_num`.
+    pub(super) target_version: u32,
     /// Extensions that nothing of the user's needs.
     pub(super) unused: &'a HashSet<String>,
     /// What is added to objects that are there, by what mends it.
@@ -253,16 +255,23 @@ impl Planner<'_> {
                 self.plan.omissions.push(Omission::new(object, (*why).to_owned()));
             }
         }
+        if self.known.target_version < 180_000 {
+            let (without, columns) = tokens::without_not_null(&sql);
+            let name = name(entry).to_sql();
+            let set = |column: &&str| format!("\nALTER TABLE {name} ALTER COLUMN {column} SET NOT NULL;");
+            sql = without + &columns.iter().map(set).collect::<String>();
+        }
         self.step(entry, sql);
     }
 
     /// A column or a check of a table, the labels of an enum, the owner of a sequence, a grant.
     fn add(&mut self, difference: &Difference) {
         let named = tokens::qualified_names(&difference.mend.concat()).into_iter().next();
-        let Some(named) = named.map(|(schema, name)| TableName::new(schema, name)) else { return };
+        let named = named.map(|(schema, name)| TableName::new(schema, name));
         let object = Object { kind: difference.kind.as_str().to_owned(), name: difference.name.clone() };
         let is_made = |step: &Step| {
-            step.name.schema == named.schema && step.name.name.split('(').next() == Some(named.name.as_str())
+            let (schema, name) = (&step.name.schema, step.name.name.split('(').next().unwrap_or_default());
+            named.as_ref().is_some_and(|named| named.schema == *schema && named.name == name)
                 || object.kind == step.object.kind
                     && tokens::words(&object.name) == tokens::words(&step.object.name)
         };
@@ -276,7 +285,7 @@ impl Planner<'_> {
             name: TableName::new("", &difference.name),
             oid: 0,
             sql: difference.mend.iter().map(|sql| format!("{sql};\n")).collect(),
-            tables: changes_table.then_some(named).into_iter().collect(),
+            tables: named.filter(|_| changes_table).into_iter().collect(),
         });
     }
 

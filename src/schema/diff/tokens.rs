@@ -173,6 +173,40 @@ pub(in crate::schema) fn without_default(create: &str, column: &str) -> Option<S
     None
 }
 
+/// A `CREATE TABLE` without the constraints of the table that are NOT NULL, and the columns that they are of, as they
+/// are written there: only 18 and newer servers know such constraints.
+pub(in crate::schema) fn without_not_null(create: &str) -> (String, Vec<&str>) {
+    let is_not_null = |part: &str| {
+        let words: Vec<&str> = tokens(part).iter().map(|token| token.text).collect();
+        matches!(words.as_slice(), ["NOT", "NULL", ..] | ["CONSTRAINT", _, "NOT", "NULL", ..])
+    };
+    let (mut depth, mut open, mut close) = (0_usize, None, None);
+    for token in tokens(create).iter().filter(|token| token.sort == Sort::Mark) {
+        match token.text {
+            "(" => {
+                open = open.or(Some(token.end()));
+                depth += 1;
+            }
+            ")" => {
+                depth = depth.saturating_sub(1);
+                close = close.or((depth == 0).then_some(token.start));
+            }
+            _ => {}
+        }
+    }
+    let (Some(open), Some(close)) = (open, close) else { return (create.to_owned(), Vec::new()) };
+    let (gone, kept): (Vec<&str>, Vec<&str>) =
+        parts(&create[open..close]).into_iter().partition(|part| is_not_null(part));
+    if gone.is_empty() {
+        return (create.to_owned(), Vec::new());
+    }
+    let without = format!("{}\n    {}\n{}", &create[..open], kept.join(",\n    "), &create[close..]);
+    let column = |part: &&'_ str| {
+        tokens(part).iter().skip_while(|t| t.text != "NULL").nth(1).map(|t| t.start..t.end())
+    };
+    (without, gone.iter().filter_map(|part| column(part).map(|range| &part[range])).collect())
+}
+
 /// The statements of a script, without their semicolons.
 pub(in crate::schema) fn statements(script: &str) -> Vec<&str> {
     let (mut statements, mut start) = (Vec::new(), 0);
@@ -401,6 +435,11 @@ mod tests {
         assert_eq!(without("b,"), with.replace(" DEFAULT auth.uid()", ""));
         assert_eq!(without("c"), with.replace(" DEFAULT (NOT 1)", ""));
         assert_eq!(without_default(with, "d"), None);
+        let (without, columns) = without_not_null(
+            "CREATE TABLE t (\n    a int NOT NULL,\n    NOT NULL id,\n    CONSTRAINT \"n,\" NOT NULL \"B b\"\n)\nINHERITS (p);",
+        );
+        assert_eq!(without, "CREATE TABLE t (\n    a int NOT NULL\n)\nINHERITS (p);");
+        assert_eq!(columns, ["id", "\"B b\""]);
     }
 
     #[test]
