@@ -118,6 +118,13 @@ pub const DDL_ATTEMPTS: usize = 10;
 /// The stream pauses for no longer than a chunk takes.
 pub const CHUNK_BYTES: u64 = 16 * 1024 * 1024;
 
+/// From how many bytes of a table on its indexes that are not unique are made after the copy: inserting in an
+/// index's order of its own costs more than sorting once as soon as the index is larger than the cache.
+pub const HELD_INDEX_TABLE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How many indexes are built at a time when they are put back, each of another table.
+pub const INDEX_BUILDERS: usize = 3;
+
 /// How many times its own size the copy of a table reads from the source at about the most, if need be
 /// with larger chunks. Each chunk of a table whose rows lie in no order reads all of it; beyond about as
 /// many chunks as the source reads faster than the target writes, more don't even make a chunk shorter.

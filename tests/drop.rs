@@ -121,7 +121,7 @@ async fn it_refuses_while_something_uses_the_slot_and_leaves_nothing_behind() {
     assert_eq!(left(&pair, "drop_all").await, all);
     // It is another one.
     as_admin(&pair.source, "CREATE DATABASE another").await;
-    pair.daemon_source_url = url.replace("/drop_all", "/another");
+    pair.daemon_source_url = format!("{}another", url.strip_suffix("drop_all").unwrap());
     let (code, text) = drop_(&pair, &["--yes"]);
     assert!(code == 1 && text.contains("not the database that the migration began with"), "{text}");
     assert_eq!(left(&pair, "drop_all").await, all);

@@ -1,6 +1,7 @@
 -- What makes the rows of a table of the target ($1: schema, $2: name) or of its partitions exclude one
 -- another, apart from the key that its chunks are ranges of ($3: columns; with none, nothing): unique
--- and exclusion indexes with their constraints, and how to take them off and put them back.
+-- and exclusion indexes with their constraints; its other indexes, too, unless they begin with one of the
+-- columns $4 or that is null; and how to take them off and put them back.
 --
 -- An index that is part of a partitioned one goes with all of that, parents first. One that excludes
 -- (from 17 on) can't be attached to a new whole, which makes parts of its own: it is no row here, and
@@ -16,9 +17,18 @@ with tables as (
     from pg_catalog.pg_index i
    where (i.indrelid in (select oid from tables)
           or i.indrelid in (select p.relid from tables t, pg_catalog.pg_partition_tree(t.oid) as p))
-     and (i.indisunique or i.indisexclusion)
-     and cardinality($3::text[]) > 0
-     and not (not i.indisexclusion
+     and case
+           when i.indisunique or i.indisexclusion then cardinality($3::text[]) > 0
+           else i.indisvalid
+                and $4::text[] is not null
+                and not exists (select
+                                  from pg_catalog.pg_attribute a
+                                 where a.attrelid = i.indrelid
+                                   and a.attnum = i.indkey[0]
+                                   and a.attname::text = any ($4::text[]))
+         end
+     and not (i.indisunique
+              and not i.indisexclusion
               and i.indpred is null
               and i.indexprs is null
               and array(select a.attname::text
@@ -52,9 +62,10 @@ with tables as (
          coalesce(s.spcname, '') as tablespace,
          k.oid as constraint_oid,
          k.contype,
-         -- What follows CREATE UNIQUE INDEX name ON [ONLY].
+         case when i.indisunique then 'UNIQUE ' else '' end as is_unique,
+         -- What follows CREATE [UNIQUE] INDEX name ON [ONLY].
          substr(pg_catalog.pg_get_indexdef(t.oid),
-                length(format('CREATE UNIQUE INDEX %I ON %s', x.relname,
+                length(format('CREATE %sINDEX %I ON %s', case when i.indisunique then 'UNIQUE ' else '' end, x.relname,
                               case when r.relkind = 'p' then 'ONLY ' else '' end)) + 1) as definition,
          -- A constraint is deparsed without its index's storage parameters, unless it excludes; after
          -- its last parenthesis is only when it is checked.
@@ -133,7 +144,7 @@ select f.oid,
        f.tablespace::text as tablespace,
        case
          when f.is_partitioned or f.is_exclusion then null
-         else format('CREATE UNIQUE INDEX CONCURRENTLY %I ON %s', f.name, f.definition)
+         else format('CREATE %sINDEX CONCURRENTLY %I ON %s', f.is_unique, f.name, f.definition)
        end as build,
        array_remove(array[
          case
@@ -141,7 +152,7 @@ select f.oid,
              format('ALTER TABLE %s ADD CONSTRAINT %I %s%s', f.table_sql, f.name, f.constraint_what,
                     f.constraint_when)
            when f.is_partitioned and f.constraint_oid is null then
-             format('CREATE UNIQUE INDEX %I ON %s', f.name, f.definition)
+             format('CREATE %sINDEX %I ON %s', f.is_unique, f.name, f.definition)
            -- A key WITHOUT OVERLAPS (18) excludes, and its index can't be built apart from it.
            when f.is_partitioned or f.is_exclusion then
              format('ALTER TABLE %s ADD CONSTRAINT %I %s%s%s', f.table_sql, f.name, f.constraint_what,

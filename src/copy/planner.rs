@@ -13,7 +13,7 @@ use super::partitions::refuse_meeting;
 use super::plan::plan;
 use super::statements;
 use super::table::TableCopy;
-use crate::catalog::{PublishedTable, destination, published, rows_exist};
+use crate::catalog::{Identity, PublishedTable, destination, published, rows_exist};
 use crate::chunk::{KeyRange, Snapshot, Xid};
 use crate::config::ExistingRows;
 use crate::connect::{Mode, Session};
@@ -21,7 +21,7 @@ use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{CopiedTable, Ledger, record_table};
 use crate::limits;
 use crate::lsn::Lsn;
-use crate::schema;
+use crate::schema::{self, Hold};
 
 /// What has become of a table that is published.
 pub enum Planned {
@@ -204,14 +204,8 @@ impl Planner {
         let copy = TableCopy::new(table.clone(), &target, through_root);
         if let Some((_, chunks)) = self.ledger.copied_table(table.oid).await? {
             if holds_back {
-                schema::hold_back_now(
-                    &self.target,
-                    &self.settings.name,
-                    &copy.target,
-                    &table.key,
-                    self.settings.mode,
-                )
-                .await?;
+                let hold = Hold { key: &table.key, others_than: None, mode: self.settings.mode };
+                schema::hold_back_now(&self.target, &self.settings.name, &copy.target, hold).await?;
             }
             let ranges = chunks.into_iter().map(|chunk| chunk.range).collect();
             return Ok(PlannedTable { copy, ranges, fence });
@@ -232,7 +226,10 @@ impl Planner {
         self.target.batch_execute(&begin).await.map_err(sql("beginning a transaction"))?;
         // One chunk has only rows that existed together.
         let key = if ranges.len() == 1 && copy.owns_target { &[][..] } else { &table.key };
-        schema::hold_back(&*self.target, &self.settings.name, &copy.target, key, self.settings.mode).await?;
+        // With a full identity, any index may be the one that finds a row.
+        let is_large = table.bytes >= limits::HELD_INDEX_TABLE_BYTES && table.identity != Identity::Full;
+        let hold = Hold { key, others_than: is_large.then_some(&table.key[..]), mode: self.settings.mode };
+        schema::hold_back(&*self.target, &self.settings.name, &copy.target, hold).await?;
         let target = std::slice::from_ref(&copy.target);
         if copy.owns_target && !rows_exist(&self.target, target).await?.is_empty() {
             if self.settings.existing_rows == ExistingRows::Refuse {

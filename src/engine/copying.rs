@@ -28,7 +28,7 @@ use crate::ledger::{Ledger, Phase, Severity, constraint_part};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::route::{CopyTable, Offer, Routed, Router};
-use crate::schema::{self, NotPutBack, Until};
+use crate::schema::{self, Hold, NotPutBack, Until};
 
 /// Something has happened to the copy.
 pub(super) enum Event {
@@ -419,9 +419,8 @@ impl Copying {
             .filter(|(relation, _)| self.router.is_copied(**relation))
             .map(|(_, table)| table)
         {
-            let held =
-                schema::hold_back_now(&session, &self.name, &table.target, &table.source.key, self.mode)
-                    .await?;
+            let hold = Hold { key: &table.source.key, others_than: None, mode: self.mode };
+            let held = schema::hold_back_now(&session, &self.name, &table.target, hold).await?;
             if !held.is_empty() {
                 let names: Vec<&str> = held.iter().map(|held| held.object.as_str()).collect();
                 return Ok(Fault::retry(format!(
@@ -463,7 +462,8 @@ impl Copying {
                 self.end = End::PuttingBack(Task::spawn(async move {
                     let application = format!("cdc_{name} schema");
                     let session = Session::open(&target, Side::Target, &application).await?;
-                    let missing = schema::put_back(&session, &name, Until::Copy).await?;
+                    let others = schema::builders(&target, &name).await;
+                    let missing = schema::put_back(&session, &others, &name, Until::Copy).await?;
                     if missing.is_empty() {
                         let source = Session::open(&source, Side::Source, &application).await?;
                         schema::refresh_views(&source, &session, &ledger).await?;

@@ -123,7 +123,8 @@ impl<'a> Removal<'a> {
             ))?;
             let session =
                 Session::open(&self.config.target, Side::Target, &format!("cdc_{name} schema")).await?;
-            not_put_back = put_back(&session, name).await?;
+            let others = schema::builders(&self.config.target, name).await;
+            not_put_back = put_back(&session, &others, name).await?;
             to_run = schema::statements(&session, name).await?;
         }
         let is_kept = !to_run.is_empty() && !self.is_forced;
@@ -192,10 +193,10 @@ async fn lock_out_daemons(ledger: &Ledger) -> Result<()> {
 }
 
 /// Puts back what it can. A session of a daemon's that was just at it is waited for.
-async fn put_back(session: &Session, name: &str) -> Result<Vec<NotPutBack>> {
+async fn put_back(session: &Session, others: &[Session], name: &str) -> Result<Vec<NotPutBack>> {
     let deadline = Instant::now() + limits::SLOT_FREE;
     loop {
-        match schema::put_back(session, name, Until::Cutover).await {
+        match schema::put_back(session, others, name, Until::Cutover).await {
             Err(fault) if fault.passes() && !session.is_closed() && Instant::now() < deadline => {
                 tokio::time::sleep(limits::FEEDBACK_DELAY).await;
             }

@@ -37,6 +37,7 @@ pub struct Held {
 /// constraints and exclusion constraints, together with the foreign keys of whatever table that refer to
 /// one of these. What is unique over exactly the columns `key` stays: the key that the table's chunks are
 /// ranges of. An empty `key` says that the table is one chunk, which has only rows that existed together.
+/// With [`Hold::others_than`] the other indexes, too: it is quicker to build one when the rows are there.
 ///
 /// An object that is recorded already (it could be put back only in part) keeps its first record; one that
 /// was switched on again meanwhile is recorded as it is now.
@@ -51,11 +52,23 @@ pub async fn hold_back(
     client: &impl GenericClient,
     name: &str,
     table: &TableName,
-    key: &[String],
-    mode: Mode,
+    hold: Hold<'_>,
 ) -> Result<Vec<Held>> {
     take_lock(client, "pg_try_advisory_xact_lock_shared", name, Until::Copy).await?;
-    take_off(client, name, &Wanted { table, key: Some(key), mode }).await
+    take_off(client, name, &Wanted { table, copied: Some((hold.key, hold.others_than)), mode: hold.mode })
+        .await
+}
+
+/// What is held back of a table that is copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold<'a> {
+    /// The key that its chunks are ranges of.
+    pub key: &'a [String],
+    /// Indexes that are not unique, too, unless they begin with one of these columns, by which the stream finds
+    /// rows; `None` if they all stay.
+    pub others_than: Option<&'a [String]>,
+    /// How rows are written to it.
+    pub mode: Mode,
 }
 
 /// Takes off the table of the target what would act on rows that are replicated to it in this mode, until
@@ -73,14 +86,14 @@ pub async fn silence(
     table: &TableName,
     mode: Mode,
 ) -> Result<Vec<Held>> {
-    take_off(client, name, &Wanted { table, key: None, mode }).await
+    take_off(client, name, &Wanted { table, copied: None, mode }).await
 }
 
 /// What of a table is to be taken off.
 struct Wanted<'a> {
     table: &'a TableName,
-    /// `None` if only what acts on replicated rows is.
-    key: Option<&'a [String]>,
+    /// Key and other indexes, as [`Hold`] has them; `None` if only what acts on replicated rows is.
+    copied: Option<(&'a [String], Option<&'a [String]>)>,
     mode: Mode,
 }
 
@@ -120,11 +133,10 @@ pub async fn hold_back_now(
     client: &Client,
     name: &str,
     table: &TableName,
-    key: &[String],
-    mode: Mode,
+    hold: Hold<'_>,
 ) -> Result<Vec<Held>> {
     begin(client, table).await?;
-    let held = hold_back(client, name, table, key, mode).await?;
+    let held = hold_back(client, name, table, hold).await?;
     commit(client, table).await?;
     Ok(held)
 }
@@ -230,14 +242,14 @@ impl Found {
 
 /// What is to be taken off, in that order: foreign keys before what they refer to, wholes before parts.
 async fn find(client: &impl GenericClient, wanted: &Wanted<'_>) -> Result<Vec<Found>, tokio_postgres::Error> {
-    let Wanted { table, key, mode } = wanted;
-    let indexes = match key {
-        Some(key) => client.query(INDEXES, &[&table.schema, &table.name, key]).await?,
+    let Wanted { table, copied, mode } = wanted;
+    let indexes = match copied {
+        Some((key, others)) => client.query(INDEXES, &[&table.schema, &table.name, key, others]).await?,
         None => Vec::new(),
     };
     let oids: Vec<u32> = indexes.iter().map(|row| row.get("oid")).collect();
     let tables = std::slice::from_ref(*table);
-    let foreign_keys = if key.is_some() || *mode == Mode::Owner {
+    let foreign_keys = if copied.is_some() || *mode == Mode::Owner {
         foreign_keys(client, tables, &oids, *mode).await?
     } else {
         Vec::new()

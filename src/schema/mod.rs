@@ -43,8 +43,8 @@ mod silence;
 mod stand_ins;
 
 pub use diff::{SchemaDiff, diff};
-pub use hold_back::{Held, held, hold_back, hold_back_now, silence, silence_now};
-pub use put_back::{NotPutBack, put_back, statements};
+pub use hold_back::{Held, Hold, held, hold_back, hold_back_now, silence, silence_now};
+pub use put_back::{NotPutBack, builders, put_back, statements};
 pub use references::{Reference, StaysBehind, references, stays_behind};
 pub use refresh::refresh_views;
 pub use scope::Scope;

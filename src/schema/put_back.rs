@@ -1,11 +1,15 @@
 //! Putting back what was held back, beside the stream.
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Mutex;
+
+use futures_util::future::join_all;
 use tokio::time::sleep;
 use tokio_postgres::{Error, Row};
 
 use super::{Until, locks, take_lock};
 use crate::catalog::{TableName, quote_identifier, quote_literal};
-use crate::connect::Session;
+use crate::connect::{ConnInfo, Session};
 use crate::fault::{Fault, Result, Side};
 use crate::limits;
 use crate::retry::Delays;
@@ -24,16 +28,22 @@ pub struct NotPutBack {
 }
 
 /// Puts back what is held back until then, one after the other, exactly as it was; rows can be written to
-/// the tables meanwhile. At the cutover that is everything. The session is to be used for nothing else.
+/// the tables meanwhile. At the cutover that is everything. The session is to be used for nothing else; with
+/// `others` ([`builders`]) indexes of several tables are built at a time, before the rest.
 ///
 /// Returns what could not be put back, and why; the others are put back all the same. It can be called
 /// again at any time, after any failure or kill, and tries again what is still missing.
 ///
 /// # Errors
 /// If the session or the ledger fails, or another session is at it.
-pub async fn put_back(session: &Session, name: &str, until: Until) -> Result<Vec<NotPutBack>> {
+pub async fn put_back(
+    session: &Session,
+    others: &[Session],
+    name: &str,
+    until: Until,
+) -> Result<Vec<NotPutBack>> {
     let outcome = match lock(session, name, until).await {
-        Ok(()) => put_back_all(session, name, until).await,
+        Ok(()) => put_back_all(session, others, name, until).await,
         Err(fault) => Err(fault),
     };
     // If that fails, the session has ended, and the locks with it.
@@ -79,11 +89,22 @@ async fn held_rows(session: &Session, name: &str, until: Until) -> Result<Vec<Ro
         .map_err(|e| Fault::sql(Side::Target, "reading what is held back (cdc.held_back)", &e))
 }
 
-async fn put_back_all(session: &Session, name: &str, until: Until) -> Result<Vec<NotPutBack>> {
+async fn put_back_all(
+    session: &Session,
+    others: &[Session],
+    name: &str,
+    until: Until,
+) -> Result<Vec<NotPutBack>> {
     let mut missing = Vec::new();
-    for row in &held_rows(session, name, until).await? {
+    let rows = held_rows(session, name, until).await?;
+    let mut failed = build_together(session, others, &rows).await;
+    for row in &rows {
         let object = Object::new(session, row);
-        match object.put_back().await {
+        let outcome = match failed.remove(&object.id) {
+            Some(error) => Err(error),
+            None => object.put_back().await,
+        };
+        match outcome {
             Ok(()) => {}
             Err(error) => {
                 let fault = object.explain(&error);
@@ -95,6 +116,46 @@ async fn put_back_all(session: &Session, name: &str, until: Until) -> Result<Vec
         }
     }
     Ok(missing)
+}
+
+/// More sessions that build indexes, as many as there can be.
+pub async fn builders(target: &ConnInfo, name: &str) -> Vec<Session> {
+    let mut sessions = Vec::new();
+    for _ in 1..limits::INDEX_BUILDERS {
+        match Session::open(target, Side::Target, &format!("cdc_{name} schema")).await {
+            Ok(session) => sessions.push(session),
+            Err(fault) => tracing::debug!("one index less is built at a time: {fault}"),
+        }
+    }
+    sessions
+}
+
+/// Builds the indexes of several tables at a time; those of one table would wait for each other. Gives what
+/// failed; what was not come to is built with the rest of its object.
+async fn build_together(session: &Session, others: &[Session], rows: &[Row]) -> HashMap<i64, Error> {
+    let mut tables: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
+    if !others.is_empty() {
+        for row in rows.iter().filter(|row| row.get::<_, Option<&str>>("build").is_some()) {
+            tables.entry((row.get("schema_name"), row.get("table_name"))).or_default().push(row);
+        }
+    }
+    let queue = Mutex::new(tables.into_values().collect::<VecDeque<_>>());
+    let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+    let build = async |session: &Session| {
+        let mut failed = Vec::new();
+        while let Some(rows) = next() {
+            for object in rows.into_iter().map(|row| Object::new(session, row)) {
+                match object.build_if_missing().await {
+                    Err(_) if session.is_closed() => return failed,
+                    Err(error) => failed.push((object.id, error)),
+                    Ok(()) => {}
+                }
+            }
+        }
+        failed
+    };
+    let sessions = std::iter::once(session).chain(others);
+    join_all(sessions.map(build)).await.into_iter().flatten().collect()
 }
 
 /// What is there of an object.
@@ -197,6 +258,14 @@ impl<'a> Object<'a> {
             constraint_is_valid: row.get("constraint_is_valid"),
             is_on: row.get("is_on"),
         })
+    }
+
+    async fn build_if_missing(&self) -> Result<(), Error> {
+        let state = self.state().await?;
+        match self.row.get("build") {
+            Some(build) if state.table_exists => self.build(build, state.index_is_valid).await,
+            _ => Ok(()),
+        }
     }
 
     /// Builds the index while rows are being written.

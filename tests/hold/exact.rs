@@ -4,7 +4,7 @@ use cdc::catalog::TableName;
 use cdc::connect::Mode;
 use cdc::demo::data::Example;
 use cdc::ledger::Ledger;
-use cdc::schema::{Until, held, put_back, silence_now};
+use cdc::schema::{Hold, Until, builders, held, hold_back_now, put_back, silence_now};
 
 use super::{NAME, Target, key, server, table, words};
 
@@ -65,12 +65,12 @@ async fn a_schema_made_by_hand_comes_back_as_it_was() {
     target.hold_back_all(Mode::Replica, nasty_key).await;
     assert_eq!(held(&*session, NAME).await.unwrap(), all);
     session.batch_execute("SET session_replication_role = replica").await.unwrap();
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     target.assert_schema(&before).await;
     // And a second time, from what was put back.
     target.hold_back_all(Mode::Replica, nasty_key).await;
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -97,7 +97,7 @@ async fn the_example_schemas_come_back_as_they_were() {
         }
         let session = target.session().await;
         assert!(held(&*session, NAME).await.unwrap().len() > 5);
-        assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+        assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
         target.assert_schema(&before).await;
     }
 }
@@ -131,7 +131,7 @@ async fn rows_that_go_to_a_partitioned_table_take_what_its_partitions_have_too()
         words(&target.hold_back(&table("t"), &key(&["id"])).await.unwrap()),
         ["foreign key p_u_fkey of public.p", "index p_u_idx of public.p"]
     );
-    assert_eq!(put_back(&target.session().await, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&target.session().await, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -156,7 +156,7 @@ async fn partitions_come_and_go_while_their_index_is_away() {
         .await
         .unwrap();
     let session = target.session().await;
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     let rows = session
         .query(
@@ -223,7 +223,7 @@ async fn what_acts_on_rows_stays_off_until_the_cutover_and_comes_back_as_it_was(
     };
 
     hold(Mode::Replica).await;
-    assert_eq!(put_back(&session, NAME, Until::Copy).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Copy).await.unwrap().len(), 0);
     assert_eq!(
         words(&held(&*session, NAME).await.unwrap()),
         [
@@ -252,7 +252,7 @@ async fn what_acts_on_rows_stays_off_until_the_cutover_and_comes_back_as_it_was(
         "foreign key to_a of public.p2",
         "trigger parts of public.p1",
     ];
-    assert_eq!(put_back(&session, NAME, Until::Copy).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Copy).await.unwrap().len(), 0);
     let mut held_now = words(&held(&*session, NAME).await.unwrap());
     let mut wanted = of_owner.map(str::to_owned).to_vec();
     held_now.sort();
@@ -265,7 +265,7 @@ async fn what_acts_on_rows_stays_off_until_the_cutover_and_comes_back_as_it_was(
         .await
         .unwrap();
     hold(Mode::Owner).await;
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     target
         .admin
@@ -299,7 +299,7 @@ async fn a_schema_made_by_hand_comes_back_to_an_ordinary_owner() {
     );
     let session = target.session().await;
     for until in [Until::Copy, Until::Cutover] {
-        assert_eq!(put_back(&session, NAME, until).await.unwrap().len(), 0);
+        assert_eq!(put_back(&session, &[], NAME, until).await.unwrap().len(), 0);
     }
     target.assert_schema(&before).await;
 }
@@ -314,10 +314,55 @@ async fn two_migrations_put_back_what_is_theirs() {
     let others = silence_now(&session, "other", &table("p1"), Mode::Owner).await.unwrap();
     // What refers from the one's table to the other's was off already.
     assert_eq!(words(&others), ["trigger parts of public.p1"]);
-    assert_eq!(put_back(&session, "other", Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], "other", Until::Cutover).await.unwrap().len(), 0);
     assert!(
         words(&held(&*session, NAME).await.unwrap()).contains(&"foreign key to_a of public.t".to_owned())
     );
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
+    target.assert_schema(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_of_several_large_tables_are_built_at_a_time_and_come_back_as_they_were() {
+    let target = Target::new(
+        "large",
+        "CREATE TABLE a (id int PRIMARY KEY, u int UNIQUE, v text, j jsonb);
+         CREATE INDEX placed ON a (v DESC NULLS LAST) INCLUDE (u) WITH (fillfactor = 70) TABLESPACE elsewhere;
+         CREATE INDEX j ON a USING gin (j); COMMENT ON INDEX j IS 'a comment';
+         CREATE INDEX \"Part; ial\" ON a (lower(v)) WHERE u > 0;
+         ALTER INDEX \"Part; ial\" ALTER COLUMN 1 SET STATISTICS 77; ALTER TABLE a CLUSTER ON placed;
+         CREATE INDEX finds_rows ON a (id, v);
+         CREATE TABLE b (id int PRIMARY KEY, v text); CREATE INDEX ON b (v); CREATE UNIQUE INDEX ON b (lower(v));
+         CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+         CREATE TABLE p1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+         CREATE TABLE p2 PARTITION OF t DEFAULT;
+         CREATE INDEX of_t ON t (v) WITH (fillfactor = 60); ALTER INDEX p1_v_idx RENAME TO \"of p1\";
+         CREATE INDEX only_p1 ON p1 (upper(v))",
+    )
+    .await;
+    let before = target.schema().await;
+    let session = target.session().await;
+    for name in ["a", "b", "p1", "p2"] {
+        let key = key(&["id"]);
+        let hold = Hold { key: &key, others_than: Some(&key), mode: Mode::Replica };
+        hold_back_now(&session, NAME, &table(name), hold).await.unwrap();
+    }
+    let left =
+        "SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid::regclass::text) FROM pg_index
+                 WHERE indrelid::regclass::text LIKE 'public.%'";
+    let left: String = target.admin.query_one(left, &[]).await.unwrap().get(0);
+    assert_eq!(
+        left,
+        "public.a_pkey public.b_pkey public.finds_rows public.p1_pkey public.p2_pkey public.t_pkey"
+    );
+    target.admin.batch_execute("INSERT INTO public.b VALUES (1, 'same'), (2, 'SAME')").await.unwrap();
+    let others = builders(&target.info("postgres"), NAME).await;
+    assert_eq!(others.len(), 2);
+    // One that fails is told once, and keeps no other one back.
+    let missing = put_back(&session, &others, NAME, Until::Copy).await.unwrap();
+    assert_eq!(missing.iter().map(|missing| missing.object.as_str()).collect::<Vec<_>>(), ["b_lower_idx"]);
+    assert_eq!(words(&held(&*session, NAME).await.unwrap()), ["index b_lower_idx of public.b"]);
+    target.admin.batch_execute("DELETE FROM public.b WHERE id = 2").await.unwrap();
+    assert_eq!(put_back(&session, &others, NAME, Until::Copy).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }

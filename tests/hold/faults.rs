@@ -40,7 +40,7 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         .unwrap();
     let session = target.session().await;
     for _ in 0..2 {
-        let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
+        let missing = put_back(&session, &[], NAME, Until::Cutover).await.unwrap();
         let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
         let mut told: Vec<String> = faults
             .iter()
@@ -74,7 +74,7 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         assert_eq!(number(&target.admin, "SELECT count(*) FROM pg_index WHERE NOT indisvalid").await, 0);
     }
     // One fault, whole.
-    let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
+    let missing = put_back(&session, &[], NAME, Until::Cutover).await.unwrap();
     let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
     let fault = faults.iter().find(|fault| fault.table_name() == Some("public.parent")).unwrap();
     assert_eq!(
@@ -92,7 +92,7 @@ async fn rows_that_break_a_constraint_are_told_and_the_others_come_back() {
         )
         .await
         .unwrap();
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -116,7 +116,7 @@ async fn a_part_that_fails_keeps_its_whole_back() {
         .await
         .unwrap();
     let session = target.session().await;
-    let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
+    let missing = put_back(&session, &[], NAME, Until::Cutover).await.unwrap();
     let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
     assert_eq!(faults.iter().map(|f| f.row_key().unwrap()).collect::<Vec<_>>(), ["k=2"]);
     assert_eq!(
@@ -124,7 +124,7 @@ async fn a_part_that_fails_keeps_its_whole_back() {
         ["foreign key to_o of public.t", "foreign key to_o of public.p2"]
     );
     target.admin.batch_execute("INSERT INTO public.o VALUES (2)").await.unwrap();
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -179,7 +179,7 @@ async fn an_ordinary_owner_takes_off_only_what_he_can_put_back() {
         2
     );
     let session = target.session_of("ordinary").await;
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -206,14 +206,14 @@ async fn what_something_else_depends_on_is_refused_and_what_took_a_name_is_told(
         ),
     ] {
         target.admin.batch_execute(take).await.unwrap();
-        let missing = put_back(&session, NAME, Until::Cutover).await.unwrap();
+        let missing = put_back(&session, &[], NAME, Until::Cutover).await.unwrap();
         let faults: Vec<_> = missing.into_iter().map(|missing| missing.fault).collect();
         assert_eq!(faults.iter().map(|f| f.code().unwrap().code()).collect::<Vec<_>>(), ["42P07"]);
         assert!(faults[0].advice().unwrap().starts_with("rename what has taken its name"), "{}", faults[0]);
         // It is still there.
         target.admin.batch_execute(free).await.unwrap();
     }
-    assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }
 
@@ -248,7 +248,7 @@ async fn what_a_person_has_put_back_by_hand_stays_as_it_is() {
         .await
         .unwrap();
     let session = target.session().await;
-    let faults = put_back(&session, NAME, Until::Cutover).await.unwrap();
+    let faults = put_back(&session, &[], NAME, Until::Cutover).await.unwrap();
     assert!(faults.is_empty(), "{faults:?}");
     assert_eq!(held(&*session, NAME).await.unwrap(), []);
     target.assert_schema(&before).await;

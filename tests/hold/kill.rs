@@ -4,7 +4,7 @@ use cdc::connect::Mode;
 use cdc::fault::Reaction;
 use cdc::schema::{Until, held, hold_back, put_back};
 
-use super::{NAME, Target, key, table, until};
+use super::{NAME, Target, hold, key, table, until};
 use crate::support::pair::{connect, number};
 
 /// One of each kind, each in several steps.
@@ -51,13 +51,17 @@ async fn killed_before_and_after_each_statement_it_goes_on_where_it_was() {
         }
         let arm = format!("UPDATE kill.at SET n = {}; SELECT setval('kill.step', 1, false)", kills + 1);
         target.admin.batch_execute(&arm).await.unwrap();
-        let killed = put_back(&target.session().await, NAME, Until::Cutover).await;
+        let killed = put_back(&target.session().await, &[], NAME, Until::Cutover).await;
         if killed.is_ok() {
             break;
         }
         kills += 1;
         let session = target.session().await;
-        assert_eq!(put_back(&session, NAME, Until::Cutover).await.unwrap().len(), 0, "after kill {kills}");
+        assert_eq!(
+            put_back(&session, &[], NAME, Until::Cutover).await.unwrap().len(),
+            0,
+            "after kill {kills}"
+        );
         assert_eq!(held(&*session, NAME).await.unwrap(), []);
         target.assert_schema(&before).await;
     }
@@ -72,7 +76,8 @@ async fn a_kill_while_holding_back_leaves_everything_as_it_is() {
     let before = target.schema().await;
     let mut session = target.session().await;
     let transaction = session.transaction().await.unwrap();
-    let taken = hold_back(&transaction, NAME, &table("parent"), &key(&["id"]), Mode::Replica).await.unwrap();
+    let taken =
+        hold_back(&transaction, NAME, &table("parent"), hold(&key(&["id"]), Mode::Replica)).await.unwrap();
     assert_eq!(taken.len(), 7);
     transaction.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())").await.unwrap_err();
     drop(transaction);
@@ -89,11 +94,11 @@ async fn an_index_that_a_kill_left_half_built_is_built_anew() {
     writer.batch_execute("BEGIN; INSERT INTO public.t VALUES (1, 1)").await.unwrap();
     let session = target.session().await;
     let pid = session.backend_pid();
-    let putting = tokio::spawn(async move { put_back(&session, NAME, Until::Cutover).await });
+    let putting = tokio::spawn(async move { put_back(&session, &[], NAME, Until::Cutover).await });
     // It waits for the writer.
     until(&target.admin, "SELECT count(*) FROM pg_stat_progress_create_index WHERE lockers_total > 0").await;
     // Nobody else is at it meanwhile.
-    let busy = put_back(&target.session().await, NAME, Until::Cutover).await.unwrap_err();
+    let busy = put_back(&target.session().await, &[], NAME, Until::Cutover).await.unwrap_err();
     assert!(busy.passes(), "{busy}");
     let busy = target.hold_back(&table("t"), &key(&["id"])).await.unwrap_err();
     assert!(busy.passes(), "{busy}");
@@ -101,6 +106,6 @@ async fn an_index_that_a_kill_left_half_built_is_built_anew() {
     assert_eq!(putting.await.unwrap().unwrap_err().reaction(), Reaction::Retry);
     writer.batch_execute("COMMIT").await.unwrap();
     assert_eq!(number(&target.admin, "SELECT count(*) FROM pg_index WHERE NOT indisvalid").await, 1);
-    assert_eq!(put_back(&target.session().await, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&target.session().await, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     target.assert_schema(&before).await;
 }

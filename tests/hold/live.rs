@@ -6,7 +6,7 @@ use cdc::connect::Mode;
 use cdc::schema::{Until, hold_back, put_back};
 use tokio_util::sync::CancellationToken;
 
-use super::{NAME, Target, key, table, until};
+use super::{NAME, Target, hold, key, table, until};
 use crate::support::pair::{connect, number};
 
 const SCHEMA: &str = "
@@ -53,7 +53,7 @@ async fn a_writer_never_waits_for_long_and_is_never_cancelled() {
     let writer = tokio::spawn(write(target.url.clone(), stop.clone()));
     until(&target.admin, "SELECT count(*) FROM public.child WHERE id >= 40000").await;
     let session = target.session().await;
-    let putting = tokio::spawn(async move { put_back(&session, NAME, Until::Cutover).await });
+    let putting = tokio::spawn(async move { put_back(&session, &[], NAME, Until::Cutover).await });
     // Somebody reads for long, beginning when the first index is there: an exclusive lock can't be had.
     until(&target.admin, "SELECT count(*) FROM cdc.held_back WHERE put_back_at IS NOT NULL").await;
     let reader = connect(&target.url).await;
@@ -102,7 +102,7 @@ async fn autovacuum_makes_way() {
         until(&target.admin, &sql).await;
     }
     let begun = Instant::now();
-    assert_eq!(put_back(&target.session().await, NAME, Until::Cutover).await.unwrap().len(), 0);
+    assert_eq!(put_back(&target.session().await, &[], NAME, Until::Cutover).await.unwrap().len(), 0);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     for name in ["t", "parent"] {
         target
@@ -127,7 +127,7 @@ async fn a_table_that_is_in_use_is_not_waited_for() {
     let mut session = target.session().await;
     let transaction = session.transaction().await.unwrap();
     let fault =
-        hold_back(&transaction, NAME, &table("child"), &key(&["id"]), Mode::Replica).await.unwrap_err();
+        hold_back(&transaction, NAME, &table("child"), hold(&key(&["id"]), Mode::Replica)).await.unwrap_err();
     assert_eq!(fault.code().unwrap().code(), "55P03", "{fault}");
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     transaction.rollback().await.unwrap();

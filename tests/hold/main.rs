@@ -20,7 +20,7 @@ use cdc::connect::{ConnInfo, Environment, Mode, Session};
 use cdc::demo::Cluster;
 use cdc::fault::{Result, Side};
 use cdc::ledger::Ledger;
-use cdc::schema::{Held, hold_back};
+use cdc::schema::{Held, Hold, hold_back};
 use support::pair::{PATIENCE, connect, number};
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
@@ -75,9 +75,12 @@ impl Target {
 
     /// A session of another role.
     async fn session_of(&self, role: &str) -> Session {
+        Session::open(&self.info(role), Side::Target, "cdc test").await.unwrap()
+    }
+
+    fn info(&self, role: &str) -> ConnInfo {
         let url = self.url.replacen("postgres@", &format!("{role}@"), 1);
-        let info = ConnInfo::parse(&url, &Environment::empty().user("postgres")).unwrap();
-        Session::open(&info, Side::Target, "cdc test").await.unwrap()
+        ConnInfo::parse(&url, &Environment::empty().user("postgres")).unwrap()
     }
 
     /// Holds back, in a transaction, as the adoption of this table does.
@@ -94,7 +97,7 @@ impl Target {
     ) -> Result<Vec<Held>> {
         let mut session = self.session_of(role).await;
         let transaction = session.transaction().await.unwrap();
-        let held = hold_back(&transaction, NAME, table, key, mode).await?;
+        let held = hold_back(&transaction, NAME, table, hold(key, mode)).await?;
         transaction.commit().await.unwrap();
         Ok(held)
     }
@@ -156,6 +159,11 @@ async fn until(client: &Client, sql: &str) {
         assert!(Instant::now() < deadline, "it never came: {sql}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// What is held back of a small table.
+fn hold(key: &[String], mode: Mode) -> Hold<'_> {
+    Hold { key, others_than: None, mode }
 }
 
 /// A table of schema public.
