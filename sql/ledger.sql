@@ -108,6 +108,26 @@ create table if not exists cdc.copy (
   primary key (name, relation)
 );
 
+-- How each of them is built on the source, as far as the target has been brought to that, and which column of the
+-- target's table is which: see the module schema::drift.
+create table if not exists cdc.shape (
+  name     text not null,
+  relation oid not null,
+  shape    jsonb not null,
+  primary key (name, relation),
+  foreign key (name, relation) references cdc.copy on delete cascade
+);
+
+-- Tables that were taken out of the stream, by their oid on the source: what the target has of their rows is this
+-- migration's own.
+create table if not exists cdc.left_out (
+  name          text not null references cdc.migration on delete cascade,
+  relation      oid not null,
+  -- We have taken it out ourselves, and put it back when it has one.
+  lost_identity boolean not null default false,
+  primary key (name, relation)
+);
+
 -- Its chunks: key ranges that together are every possible key.
 create table if not exists cdc.chunk (
   name        text not null,

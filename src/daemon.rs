@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -23,6 +24,7 @@ use crate::limits;
 use crate::lsn::Lsn;
 use crate::observe::{Screen, show_copy, tell_service};
 use crate::retry::Delays;
+use crate::schema::drift::Drift;
 use crate::service::Service;
 use crate::shutdown::Shutdown;
 use crate::verify::verify_by_itself;
@@ -78,6 +80,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                             fault = turning.during(daemon.large_rows.explain(config, &ledger, fault)) => fault,
                         };
                         let until = Instant::now() + turning.during(daemon.report(fault)).await;
+                        let drift = engine.drift();
                         let pause = async {
                             engine.hold(until).await;
                             drop(engine);
@@ -88,6 +91,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                             () = turning.during(pause) => {}
                             () = asked_to_skip(&ledger, &skips) => {}
                             () = asked_to_repair(&ledger, &repairs) => {}
+                            () = schema_has_changed(&drift) => {}
                         }
                     }
                 }
@@ -363,6 +367,13 @@ async fn asked_to_repair(ledger: &Ledger, known: &[i64]) {
     let is_known = |repairs: Vec<i64>| repairs.iter().all(|id| known.contains(id));
     while answered(open_repairs(ledger)).await.is_none_or(is_known) {
         tokio::time::sleep(limits::CLOCK_INTERVAL).await;
+    }
+}
+
+/// Returns when a schema isn't as it was when it was looked at last.
+async fn schema_has_changed(drift: &Mutex<Drift>) {
+    while answered(async { drift.lock().await.has_changed().await }).await != Some(true) {
+        tokio::time::sleep(limits::SCHEMA_INTERVAL).await;
     }
 }
 

@@ -62,6 +62,7 @@ struct Inner {
     reaction: Reaction,
     what: String,
     unreachable: bool,
+    unfit: bool,
     side: Option<Side>,
     sqlstate: Option<SqlState>,
     table: Option<String>,
@@ -78,6 +79,7 @@ impl Fault {
             reaction,
             what: what.into(),
             unreachable: false,
+            unfit: false,
             side: None,
             sqlstate: None,
             table: None,
@@ -158,6 +160,19 @@ impl Fault {
             Some(remedy) => fault.remedy(remedy),
             None => fault,
         }
+    }
+
+    /// Says that a table of the source isn't built as it was when it was looked at last.
+    #[must_use]
+    pub fn unfit(mut self) -> Self {
+        self.0.unfit = true;
+        self
+    }
+
+    /// True if a table of the source isn't built as it was when it was looked at last.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
+        self.0.unfit
     }
 
     /// Says on which side it happened.

@@ -104,6 +104,9 @@ pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a blocked daemon waits before it tries again.
 pub const BLOCKED_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often a blocked daemon looks whether a schema has changed, which may be what it waits for.
+pub const SCHEMA_INTERVAL: Duration = Duration::from_secs(2);
+
 /// The longest pause between two attempts after something that passes by itself.
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(15);
 

@@ -23,6 +23,7 @@ use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
 use crate::schema;
+use crate::schema::drift::Known;
 
 /// What a batch that was committed has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Applier {
     mode: Mode,
     /// The topmost parent of each partition on the source that has no partitions itself.
     roots: HashMap<TableName, TableName>,
+    /// Which columns of the target those of the stream are, by the source's oid.
+    known: HashMap<u32, Known>,
     /// Tables by the source's oid.
     tables: HashMap<u32, Arc<Fitted>>,
     /// Prepared statements by the source's oid and shape.
@@ -73,7 +76,7 @@ impl Applier {
     ///
     /// The session must be one that writes already ([`Session::write_as`]), in this `mode`. `roots` names the
     /// topmost parent of each leaf partition that the source has now: changes of one that the target doesn't
-    /// have go there.
+    /// have go there. `known` says how the tables of the copy are built.
     ///
     /// # Errors
     /// If the ledger can't be used.
@@ -83,6 +86,7 @@ impl Applier {
         epoch: i64,
         mode: Mode,
         roots: HashMap<TableName, TableName>,
+        known: HashMap<u32, Known>,
     ) -> Result<Self> {
         let checkpoint = session.prepare(&write_checkpoint_sql()).await.map_err(|e| ledger::fault(&e))?;
         Ok(Self {
@@ -91,6 +95,7 @@ impl Applier {
             epoch,
             mode,
             roots,
+            known,
             tables: HashMap::new(),
             statements: HashMap::new(),
             checkpoint,
@@ -99,9 +104,13 @@ impl Applier {
         })
     }
 
-    /// More partitions have come, with their topmost parents.
-    pub fn learn(&mut self, roots: Vec<(TableName, TableName)>) {
+    /// More tables have come: partitions with their topmost parents, and how the tables are built.
+    pub fn learn(&mut self, roots: Vec<(TableName, TableName)>, known: Vec<(u32, Known)>) {
         self.roots.extend(roots);
+        for (relation, known) in known {
+            self.tables.remove(&relation);
+            self.known.insert(relation, known);
+        }
     }
 
     /// Applies a batch. `caught_up_to` goes into the checkpoint: everything that was committed on
@@ -123,7 +132,8 @@ impl Applier {
         };
         self.is_open = false;
         self.changes_open = 0;
-        let passes = failure.fault.reaction() == Reaction::Retry;
+        // What came before a table was changed is fine, and the next look needs nothing else.
+        let passes = failure.fault.reaction() == Reaction::Retry && !failure.fault.is_unfit();
         if self.session.batch_execute("ROLLBACK").await.is_err() || passes {
             return Err(Failure { fault: failure.fault, committed: None });
         }
@@ -339,7 +349,8 @@ impl Applier {
         }
         self.statements.retain(|(oid, _), _| *oid != relation.oid);
         let root = self.roots.get(&TableName::new(&relation.schema, &relation.name));
-        let fitted = Arc::new(Fitted::new(&self.session, Arc::clone(relation), root).await?);
+        let known = self.known.get(&relation.oid);
+        let fitted = Arc::new(Fitted::new(&self.session, Arc::clone(relation), root, known).await?);
         // The next start holds it back.
         schema::refuse_stirring(&**self.session, &fitted.target, self.mode).await?;
         self.tables.insert(relation.oid, Arc::clone(&fitted));

@@ -96,6 +96,7 @@ pub(super) fn update_shape(table: &Fitted, old: Option<&OldTuple>, new: &Tuple) 
     // The key needs no writing if it has not changed, and what has not been sent can't be written.
     let set = Columns::of(new.values().zip(&table.columns).enumerate().filter_map(|(i, (value, column))| {
         let is_known_unchanged = matches!(value, Value::Unchanged)
+            || column.is_gone
             || (column.is_key && find == Find::NewKey)
             || (column.is_identity_always && unchanged(old, i, value));
         (!is_known_unchanged).then_some(i)
@@ -185,12 +186,15 @@ impl Builder {
     }
 
     fn insert(&mut self, table: &Fitted) {
-        let names: Vec<String> = table.columns.iter().map(|c| quote_identifier(&c.name)).collect();
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for (i, column) in table.columns.iter().enumerate().filter(|(_, column)| !column.is_gone) {
+            names.push(quote_identifier(&column.name));
+            values.push(self.parameter(Parameter::New(i)));
+        }
         self.push(&format!("INSERT INTO {}", table.target.to_sql()));
         if names.is_empty() {
             return self.push(" DEFAULT VALUES");
         }
-        let values: Vec<String> = (0..names.len()).map(|i| self.parameter(Parameter::New(i))).collect();
         self.push(&format!(" ({}){} VALUES ({})", names.join(", "), overriding(table), values.join(", ")));
     }
 
@@ -222,7 +226,7 @@ impl Builder {
         self.push(" RETURNING *)");
         let mut names = Vec::new();
         let mut values = Vec::new();
-        for (i, column) in table.columns.iter().enumerate() {
+        for (i, column) in table.columns.iter().enumerate().filter(|(_, column)| !column.is_gone) {
             let name = quote_identifier(&column.name);
             values.push(if set.has(i) {
                 format!("{}::{}", self.parameter(Parameter::New(i)), column.type_name)
@@ -251,7 +255,7 @@ impl Builder {
             .columns
             .iter()
             .enumerate()
-            .filter(|(_, column)| matches!(find, Find::OldRow { .. }) || column.is_key)
+            .filter(|(_, column)| !column.is_gone && (matches!(find, Find::OldRow { .. }) || column.is_key))
             .map(|(i, column)| self.condition(i, column, find))
             .collect();
         let row = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
@@ -323,6 +327,7 @@ mod tests {
             columns: names
                 .map(|name| FittedColumn {
                     name: name.into(),
+                    is_gone: false,
                     is_key: is_key(name),
                     is_identity_always: false,
                     type_name: "text".into(),

@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use crate::catalog::{TableName, TargetColumn, TargetTable, destination, quote_identifier};
 use crate::fault::{Fault, Result, Side};
 use crate::pgoutput::Relation;
+use crate::schema::drift::Known;
 
 /// How two values of a type are compared to find a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +24,10 @@ pub(super) enum Equality {
 /// A column of the source, fitted.
 #[derive(Clone, Debug)]
 pub(super) struct FittedColumn {
-    /// Its name, unquoted.
+    /// Its name on the target, unquoted.
     pub(super) name: String,
+    /// Both sides have dropped it since: nothing is done with it.
+    pub(super) is_gone: bool,
     /// It belongs to the replica identity.
     pub(super) is_key: bool,
     /// An UPDATE can't write it.
@@ -71,25 +74,41 @@ impl Fitted {
         target: &Client,
         relation: Arc<Relation>,
         root: Option<&TableName>,
+        known: Option<&Known>,
     ) -> Result<Self> {
         let name = TableName::new(&relation.schema, &relation.name);
-        let (table, through_root) = destination(target, &name, root).await?;
-        Self::fit(relation, &table, through_root)
+        if known.is_some_and(|known| !known.is_named(&name)) {
+            return Err(Fault::retry("the source's table has another name now")
+                .on(Side::Target)
+                .table(name.to_string())
+                .unfit());
+        }
+        let there = known.map_or(&name, |known| known.there(&name));
+        let (table, through_root) = destination(target, there, root).await?;
+        let places = places(&relation, &table, known)?;
+        Self::fit(Arc::clone(&relation), &table, through_root, &places)
     }
 
-    /// Matches the columns by name.
-    fn fit(relation: Arc<Relation>, table: &TargetTable, through_root: bool) -> Result<Self> {
+    /// Matches the columns with those of the target of these names.
+    fn fit(
+        relation: Arc<Relation>,
+        table: &TargetTable,
+        through_root: bool,
+        places: &[Option<&str>],
+    ) -> Result<Self> {
         let fault = |what: String, remedy: String| {
             Fault::person(what).on(Side::Target).table(table.name.to_string()).remedy(remedy)
         };
         let columns = relation
             .columns
             .iter()
-            .map(|column| {
-                let quoted = quote_identifier(&column.name);
-                let found = table.columns.iter().find(|c| c.name == column.name).ok_or_else(|| {
+            .zip(places)
+            .map(|(column, place)| {
+                let Some(name) = place else { return Ok(FittedColumn::gone(&column.name)) };
+                let quoted = quote_identifier(name);
+                let found = table.columns.iter().find(|c| c.name == *name).ok_or_else(|| {
                     fault(
-                        format!("the column {} of the source's table is missing", column.name),
+                        format!("the column {name} of the source's table is missing"),
                         format!(
                             "on the target: ALTER TABLE {} ADD COLUMN {quoted} with the source's type, or if it was \
                              renamed, rename it there; the stream goes on by itself",
@@ -107,7 +126,8 @@ impl Fitted {
                     ));
                 }
                 Ok(FittedColumn {
-                    name: column.name.clone(),
+                    name: found.name.clone(),
+                    is_gone: false,
                     is_key: column.is_key,
                     is_identity_always: found.is_identity_always,
                     type_name: found.type_name.clone(),
@@ -119,7 +139,7 @@ impl Fitted {
         let only_on_target = table
             .columns
             .iter()
-            .filter(|c| !c.is_generated && !relation.columns.iter().any(|s| s.name == c.name))
+            .filter(|c| !c.is_generated && !places.contains(&Some(c.name.as_str())))
             .map(|c| c.name.clone())
             .collect();
         Ok(Self {
@@ -139,6 +159,39 @@ impl Fitted {
     pub(super) fn only(&self) -> String {
         self.target.only(self.is_partitioned)
     }
+}
+
+impl FittedColumn {
+    fn gone(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_gone: true,
+            is_key: false,
+            is_identity_always: false,
+            type_name: String::new(),
+            equality_schema: String::new(),
+            equality: Equality::Printed,
+        }
+    }
+}
+
+/// The names of the target's columns for those of the relation: by what is known of the table, or else the same.
+fn places<'a>(
+    relation: &'a Relation,
+    table: &TargetTable,
+    known: Option<&'a Known>,
+) -> Result<Vec<Option<&'a str>>> {
+    let names: Vec<&str> = relation.columns.iter().map(|column| column.name.as_str()).collect();
+    let Some(known) = known else { return Ok(names.into_iter().map(Some).collect()) };
+    known.places(&names).ok_or_else(|| {
+        let missing = names.iter().find(|name| !table.columns.iter().any(|column| column.name == **name));
+        let what = match missing {
+            Some(name) => format!("the column {name} of the source's table is missing"),
+            None => "the source's table has other columns now".to_owned(),
+        };
+        let table = format!("{}.{}", relation.schema, relation.name);
+        Fault::retry(what).on(Side::Target).table(table).unfit()
+    })
 }
 
 /// The types whose `=` says "equal" only of values that print the same.

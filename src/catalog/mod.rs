@@ -9,7 +9,7 @@ mod target;
 
 pub use large::{LargeRow, largest_row};
 pub use names::{TableName, quote_identifier, quote_literal};
-pub use published::{Published, PublishedTable, published, published_names};
+pub use published::{Published, PublishedTable, published, published_names, with_digest};
 pub use rows::{empty, rows_exist, with_rows_in_sight};
 pub use source::{Identity, SourceTable, source_tables};
 pub use target::{TargetColumn, TargetTable, destination, missing_on_target, target_table};

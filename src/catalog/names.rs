@@ -5,6 +5,7 @@ use std::fmt;
 pub use postgres_protocol::escape::escape_literal as quote_literal;
 
 use postgres_protocol::escape::escape_identifier;
+use serde::{Deserialize, Serialize};
 
 /// An identifier, quoted for SQL in any case.
 #[must_use]
@@ -13,7 +14,7 @@ pub fn quote_identifier(name: &str) -> String {
 }
 
 /// A table by schema and name, unquoted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableName {
     /// The schema it is in.
     pub schema: String,

@@ -62,8 +62,8 @@ pub struct PublishedTable {
     pub bounds: Option<String>,
     /// Its replica identity.
     pub identity: Identity,
-    /// How many columns it has ever had: the server counts on when one is added.
-    pub attributes: i16,
+    /// What changes with anything that is done to its columns; none if it has never had any.
+    pub digest: Option<String>,
     /// The columns that the stream carries, in the table's order.
     pub columns: Vec<String>,
     /// The condition that a row must meet to be in the stream, as SQL.
@@ -111,7 +111,7 @@ impl PublishedTable {
             root: root(row),
             bounds: row.get("bounds"),
             identity: Identity::of(row)?,
-            attributes: row.get("attributes"),
+            digest: row.get("digest"),
             row_filter: row.get("row_filter"),
             chunk_key: key.iter().zip(types).map_while(|(_, oid)| key_type(oid)).collect(),
             key,
@@ -127,6 +127,12 @@ fn root(row: &Row) -> Option<TableName> {
     row.get::<_, Option<String>>("root_schema")
         .zip(row.get::<_, Option<String>>("root_name"))
         .map(|(schema, name)| TableName::new(schema, name))
+}
+
+/// The query, with what makes a table's digest of the columns of `c` in the place of `{digest}`.
+#[must_use]
+pub fn with_digest(query: &str) -> String {
+    query.replace("{digest}", include_str!("../../sql/catalog/digest.sql"))
 }
 
 /// The kind of range that a column of this type makes, if any. A domain has an oid of its own.
@@ -157,7 +163,7 @@ pub async fn published_names(source: &Client, publications: &[String]) -> Result
 /// If the source can't be asked.
 pub async fn published(source: &Client, publications: &[String]) -> Result<Vec<PublishedTable>> {
     let rows = source
-        .query(include_str!("../../sql/catalog/published.sql"), &[&publications])
+        .query(&with_digest(include_str!("../../sql/catalog/published.sql")), &[&publications])
         .await
         .map_err(|e| Fault::sql(Side::Source, "listing what is published", &e))?;
     rows.iter().map(PublishedTable::of).collect()

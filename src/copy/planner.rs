@@ -18,9 +18,10 @@ use crate::chunk::{KeyRange, Snapshot, Xid};
 use crate::config::ExistingRows;
 use crate::connect::{Mode, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{CopiedTable, Ledger, record_table};
+use crate::ledger::{CopiedTable, Ledger, record_shape, record_table};
 use crate::limits;
 use crate::lsn::Lsn;
+use crate::schema::drift::{Known, Shape, tables};
 use crate::schema::{self, Hold};
 
 /// What has become of a table that is published.
@@ -59,6 +60,8 @@ pub struct PlannedTable {
     /// A transaction id that was assigned when the table was published already: those before may have
     /// written to the table earlier.
     pub fence: Xid,
+    /// How its changes go to the target's.
+    pub known: Known,
 }
 
 /// What the planner needs to know.
@@ -202,23 +205,47 @@ impl Planner {
         let publications = &self.settings.publications;
         refuse_meeting(&self.source, &self.target, publications, table, &target, through_root).await?;
         let copy = TableCopy::new(table.clone(), &target, through_root);
+        let (shape, known) = self.shape(&copy).await?;
         if let Some((_, chunks)) = self.ledger.copied_table(table.oid).await? {
             if holds_back {
                 let hold = Hold { key: &table.key, others_than: None, mode: self.settings.mode };
                 schema::hold_back_now(&self.target, &self.settings.name, &copy.target, hold).await?;
             }
             let ranges = chunks.into_iter().map(|chunk| chunk.range).collect();
-            return Ok(PlannedTable { copy, ranges, fence });
+            return Ok(PlannedTable { copy, ranges, fence, known });
         }
         let is_one_chunk = through_root || !target.has_ranges_of(&copy.chunk_key());
         let ranges = plan(&self.source, table, self.settings.chunk_bytes, is_one_chunk).await?;
-        self.adopt(&copy, &ranges).await?;
-        Ok(PlannedTable { copy, ranges, fence })
+        self.adopt(&copy, &ranges, &shape).await?;
+        Ok(PlannedTable { copy, ranges, fence, known })
+    }
+
+    /// How the table is built: as the ledger has it, or as it is now, if it isn't there yet. What is read of it must
+    /// be that.
+    pub(super) async fn shape(&self, copy: &TableCopy) -> Result<(Shape, Known)> {
+        let table = &copy.source;
+        let changed = || Fault::retry("the source's table has changed").on(Side::Source);
+        let there = tables(&self.source, Side::Source, &[table.oid]).await?;
+        let there = there.get(&table.oid).ok_or_else(changed)?;
+        let mut recorded: Vec<(u32, Option<Shape>)> = self.ledger.shapes().await?;
+        recorded.retain(|(relation, _)| *relation == table.oid);
+        let recorded = recorded.pop().and_then(|(_, shape)| shape);
+        let row =
+            self.target.query_one("SELECT pg_catalog.to_regclass($1)::oid", &[&copy.target.to_sql()]).await;
+        let oid: Option<u32> = row.map_err(|e| Fault::sql(Side::Target, "looking for a table", &e))?.get(0);
+        let here = tables(&self.target, Side::Target, oid.as_slice()).await?;
+        let here = here.values().next().ok_or_else(|| Fault::retry("the table has gone").on(Side::Target))?;
+        let shape = recorded.unwrap_or_else(|| Shape::new(there, here, !copy.owns_target));
+        if !shape.is_of(there) || !there.has_digest(table.digest.as_deref()) {
+            return Err(changed());
+        }
+        let known = Known::new(&shape, here, table.columns.len());
+        Ok((shape, known))
     }
 
     /// In one transaction of the target: nothing is there that would be in the way, and the ledger knows
     /// the table.
-    async fn adopt(&self, copy: &TableCopy, ranges: &[KeyRange]) -> Result<()> {
+    async fn adopt(&self, copy: &TableCopy, ranges: &[KeyRange], shape: &Shape) -> Result<()> {
         let table = &copy.source;
         let sql = |doing: &'static str| move |e: tokio_postgres::Error| Fault::sql(Side::Target, doing, &e);
         // A short wait: whoever waits for us must not be the one that is given up.
@@ -232,7 +259,8 @@ impl Planner {
         schema::hold_back(&*self.target, &self.settings.name, &copy.target, hold).await?;
         let target = std::slice::from_ref(&copy.target);
         if copy.owns_target && !rows_exist(&self.target, target).await?.is_empty() {
-            if self.settings.existing_rows == ExistingRows::Refuse {
+            let are_ours = self.ledger.was_left_out(table.oid).await?;
+            if self.settings.existing_rows == ExistingRows::Refuse && !are_ours {
                 return Err(existing_rows(target));
             }
             // They stay until their chunk is copied. Those without a key are in none, unless it is the only one.
@@ -243,6 +271,7 @@ impl Planner {
         }
         record_table(&self.target, &self.settings.name, self.settings.epoch, &recorded(table), ranges)
             .await?;
+        record_shape(&self.target, &self.settings.name, table.oid, shape).await?;
         self.target.batch_execute("COMMIT").await.map_err(sql("taking a table into the stream"))
     }
 }

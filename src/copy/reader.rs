@@ -11,7 +11,7 @@ use super::planner::snapshot;
 use super::statements;
 use super::table::TableCopy;
 use super::who::who;
-use crate::catalog::largest_row;
+use crate::catalog::{largest_row, with_digest};
 use crate::chunk::{ChunkId, KeyRange, Snapshot, Xid};
 use crate::connect::{ConnInfo, Mode, Session};
 use crate::fault::{Fault, Reaction, Result, Side};
@@ -204,16 +204,18 @@ impl Reader {
         self.source.batch_execute(&begin).await.map_err(|e| reading(&e))?;
         let row = self
             .source
-            .query_one(
-                "SELECT pg_catalog.pg_current_snapshot()::text,
-                        (SELECT relnatts FROM pg_catalog.pg_class WHERE oid = $2 AND oid = pg_catalog.to_regclass($1))",
+            .query_opt(
+                &with_digest(
+                    "SELECT pg_catalog.pg_current_snapshot()::text, {digest} FROM pg_catalog.pg_class AS c
+                      WHERE oid = $2 AND oid = pg_catalog.to_regclass($1)",
+                ),
                 &[&table.source.name.to_sql(), &table.source.oid],
             )
             .await
             .map_err(|e| reading(&e))?;
-        match row.get::<_, Option<i16>>(1) {
-            Some(attributes) if attributes == table.source.attributes => snapshot(row.get(0)),
-            Some(_) => Err(Fault::retry("the table has got a column").on(Side::Source)),
+        match row {
+            Some(row) if row.get::<_, Option<String>>(1) == table.source.digest => snapshot(row.get(0)),
+            Some(_) => Err(Fault::retry("the table's columns have changed").on(Side::Source)),
             None => Err(Fault::retry("another table has taken the table's name").on(Side::Source)),
         }
     }

@@ -85,6 +85,7 @@ impl Planner {
         let publications = &self.settings.publications;
         refuse_meeting(&self.source, &self.target, publications, &table, &target, through_root).await?;
         let copy = TableCopy::new(table, &target, through_root);
+        self.shape(&copy).await?;
         let table = &copy.source;
         if through_root {
             return Err(Fault::person(format!(

@@ -71,7 +71,7 @@ mod tests {
             root: None,
             bounds: None,
             identity: Identity::Key,
-            attributes: 0,
+            digest: None,
             columns: names(columns),
             row_filter: None,
             key: names(key),

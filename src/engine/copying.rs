@@ -28,6 +28,7 @@ use crate::ledger::{Ledger, Phase, Severity, constraint_part};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::route::{CopyTable, Offer, Routed, Router};
+use crate::schema::drift::Known;
 use crate::schema::{self, Hold, NotPutBack, Until};
 
 /// Something has happened to the copy.
@@ -82,6 +83,8 @@ pub(super) struct Copying {
     mode: Mode,
     /// Partitions that can be copied since the applier was told of any, with their topmost parents.
     roots: Vec<(TableName, TableName)>,
+    /// How the tables are built that have come since then.
+    known: Vec<(u32, Known)>,
     /// Tables of which a chunk was copied since anything of them failed.
     well: HashSet<u32>,
     /// The tables that are copied in more than one chunk. With one, all rows of a table have existed together.
@@ -131,6 +134,7 @@ impl Copying {
             target: begin.target,
             mode: begin.mode,
             roots: Vec::new(),
+            known: Vec::new(),
             well: HashSet::new(),
             in_chunks: HashMap::new(),
             failures: HashMap::new(),
@@ -230,6 +234,11 @@ impl Copying {
         std::mem::take(&mut self.roots)
     }
 
+    /// How the tables are built that have come into the stream, once each.
+    pub(super) fn take_known(&mut self) -> Vec<(u32, Known)> {
+        std::mem::take(&mut self.known)
+    }
+
     /// True if the end of the copy waits for a checkpoint at this position, and for nothing else.
     pub(super) fn awaits(&self, position: Lsn) -> bool {
         matches!(self.end, End::NotYet)
@@ -322,6 +331,7 @@ impl Copying {
         let source = &table.copy.source;
         let relation = source.oid;
         self.roots.extend(source.root.iter().map(|root| (source.name.clone(), root.clone())));
+        self.known.push((relation, table.known));
         if self.router.is_unplanned(relation) {
             let chunks = table.ranges.iter().map(|range| (range.clone(), None));
             let key = table.copy.chunk_key();

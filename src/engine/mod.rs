@@ -10,6 +10,7 @@
 //! nothing. [`Engine::run`] then owns the stream until it is asked to stop or something fails. There
 //! is one way to recover: the engine is dropped, and a new one is prepared from the checkpoint.
 
+mod adopt;
 mod copying;
 mod jobs;
 mod large;

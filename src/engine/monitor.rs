@@ -7,12 +7,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use tokio::sync::watch::{self, Sender};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::adopt::adopt;
 use super::publications::{refuse_changed, refuse_removed};
 use crate::catalog::{Published, TableName, published_names};
 use crate::chunk::Snapshot;
+use crate::config::Config;
 use crate::connect::{ConnInfo, Mode, Session};
 use crate::copy::snapshot;
 use crate::fault::{Fault, Result, Side};
@@ -23,6 +26,7 @@ use crate::pgoutput::PgTimestamp;
 use crate::pulse::Turning;
 use crate::replication::{Publication, Slot};
 use crate::schema;
+use crate::schema::drift::Drift;
 
 /// The end of the source's log at a time of its clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,9 @@ pub(super) struct Watched {
     /// Where the rows go, and how.
     pub(super) target: ConnInfo,
     pub(super) mode: Mode,
+    /// What is done when a schema changes.
+    pub(super) drift: Arc<Mutex<Drift>>,
+    pub(super) config: Config,
     /// What keeps the copy from getting a snapshot.
     pub(super) in_the_way: watch::Receiver<Option<String>>,
 }
@@ -115,6 +122,10 @@ async fn watch_until_fault(
         }
         if Instant::now() >= next_health {
             turning.turned();
+            // It may have to wait for a lock.
+            if let Some(done) = watched.look().await? {
+                return Err(done);
+            }
             answered(Side::Source, watched.health()).await?;
             answered(Side::Target, watched.silence()).await?;
             // A stream that has only just begun proves nothing: what stopped the last one may come
@@ -164,6 +175,13 @@ impl Watched {
             tracing::warn!("{detail}");
         }
         self.ledger.set_state(DaemonState::Streaming, detail.as_deref()).await
+    }
+
+    /// Looks whether the schema has changed; says why the stream has to begin anew, if it has.
+    async fn look(&self) -> Result<Option<Fault>> {
+        let mut drift = self.drift.lock().await;
+        adopt(&self.source, &self.config, &self.ledger, &mut drift).await?;
+        drift.glance().await
     }
 
     async fn health(&self) -> Result<()> {

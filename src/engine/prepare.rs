@@ -9,8 +9,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
+use super::adopt::adopt;
 use super::copying;
 use super::jobs::Jobs;
 use super::leftovers::{end_leftovers, free_slot};
@@ -32,6 +33,7 @@ use crate::preflight::refuse::{
 };
 use crate::replication::{Publication, ReplicationStream, Slot, Walsender};
 use crate::route::{CopyTable, Router};
+use crate::schema::drift::Drift;
 use crate::schema::{self, apply};
 
 /// Both ends, ready to stream.
@@ -58,6 +60,10 @@ pub struct Prepared {
     pub(super) insert_only: Vec<TableName>,
     /// What is to be copied, and who does it.
     pub(super) copy: copying::Begin,
+    /// What is done when a schema changes.
+    pub(super) drift: Arc<Mutex<Drift>>,
+    /// Which tables are selected, before all.
+    pub(super) config: Config,
 }
 
 impl Prepared {
@@ -124,6 +130,8 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
             begin(config, &source, (&apply, mode), ledger, &mut wanted, &origin, recorded.is_some()).await?
         }
     };
+    let mut drift = drift(config, ledger, &publications).await?;
+    adopt(&source, config, ledger, &mut drift).await?;
     publications::warn_of_unpublished(&source, &wanted, &publications, ledger).await?;
     let ours = wanted.ours(ledger).await?;
     publications::refuse_changed(&source, &ours, ledger).await?;
@@ -135,8 +143,9 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
             .ok_or_else(|| Fault::bug("the ledger has just been made and is gone"))?,
     };
 
+    let known_tables = drift.begin().await?;
     let applier_pid = apply.backend_pid();
-    let applier = Applier::new(apply, &config.name, epoch, mode, roots(&wanted)).await?;
+    let applier = Applier::new(apply, &config.name, epoch, mode, roots(&wanted), known_tables).await?;
     free_slot(&source, &origin.slot, &application(config, "walsender")).await?;
     let stream = walsender.start_replication(&origin.slot, start, &publications).await?;
     let copy = copy(config, &source, ledger, (epoch, mode), &publications, start).await?;
@@ -152,7 +161,18 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
         ours,
         insert_only: wanted.insert_only().to_vec(),
         copy,
+        drift: Arc::new(Mutex::new(drift)),
+        config: config.clone(),
     })
+}
+
+/// What is done when a schema changes, with sessions of its own: it can wait for locks.
+async fn drift(config: &Config, ledger: &Ledger, publications: &[String]) -> Result<Drift> {
+    let application = application(config, "schema");
+    let source = Session::open(&config.source, Side::Source, &application).await?;
+    let target = Session::open(&config.target, Side::Target, &application).await?;
+    let (name, ddl) = (config.name.clone(), config.schema.ddl);
+    Ok(Drift::new(source, target, ledger.clone(), name, ddl, publications.to_vec()))
 }
 
 /// What is to be copied of a stream that has begun, and who does it.

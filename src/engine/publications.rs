@@ -137,14 +137,12 @@ pub(super) async fn refuse_removed(
             .await
             .map_err(|e| Fault::sql(Side::Source, "looking for a table", &e))?
             .is_some();
-        if exists && membership.is_none() {
-            let fault = Publication::lacks(&table.name);
-            tracing::warn!("{fault}");
-            ledger.record_incident(crate::ledger::Severity::Warning, &fault).await?;
-        }
         if exists {
             ledger.forget_table(table.oid).await?;
             has_forgotten = true;
+        } else {
+            tracing::warn!(table = %table.name, "the source has dropped the table");
+            ledger.record_dropped(&table.name).await?;
         }
     }
     match has_forgotten {
@@ -168,8 +166,7 @@ pub(super) async fn refuse_changed(source: &Client, ours: &[Publication], ledger
     Ok(())
 }
 
-/// Warns about selected tables that aren't published: they came after the migration had begun, or the
-/// publication was made by hand without them.
+/// Warns about selected tables that publications which were made by hand leave out.
 pub(super) async fn warn_of_unpublished(
     source: &Session,
     wanted: &Wanted,
@@ -180,7 +177,9 @@ pub(super) async fn warn_of_unpublished(
     for name in publications {
         published.extend(Publication::find(source, name).await?.unwrap_or_default());
     }
-    let selected: BTreeSet<&TableName> = wanted.publications.iter().flat_map(|p| &p.tables).collect();
+    let ours = ledger.publications_created().await?;
+    let by_hand = wanted.publications.iter().filter(|publication| !ours.contains(&publication.name));
+    let selected: BTreeSet<&TableName> = by_hand.flat_map(|publication| &publication.tables).collect();
     for table in selected {
         if !published.contains(table) {
             let fault = Publication::lacks(table);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::copying::{Copying, Event};
@@ -25,6 +25,7 @@ use crate::pgoutput::{Decoder, Message, OldTuple, PgTimestamp, ProtoVersion, Rel
 use crate::pulse::{Pulse, Turning};
 use crate::replication::{Feedback, Frame, ReplicationStream};
 use crate::route::Routed;
+use crate::schema::drift::{Drift, Known};
 use crate::shutdown::Shutdown;
 
 /// Why an engine has ended.
@@ -42,6 +43,8 @@ struct Round {
     caught_up_to: Option<PgTimestamp>,
     /// Partitions that the applier doesn't know yet, with their topmost parents.
     roots: Vec<(TableName, TableName)>,
+    /// Tables that it doesn't know yet.
+    known: Vec<(u32, Known)>,
 }
 
 /// Owns a stream until it ends.
@@ -62,6 +65,8 @@ pub struct Engine {
     busy: watch::Sender<Option<Clock>>,
     /// What the monitor asks.
     source: Arc<Session>,
+    /// What is done when a schema changes.
+    drift: Arc<Mutex<Drift>>,
     /// The tasks that end with the engine: applier, watchdog, monitor.
     applier: Task<()>,
     watchdog: Task<Fault>,
@@ -117,6 +122,8 @@ impl Engine {
             published: published_out,
             target: prepared.copy.target.clone(),
             mode: prepared.copy.mode,
+            drift: Arc::clone(&prepared.drift),
+            config: prepared.config,
             in_the_way: in_the_way_in,
         };
         let turning = pulse.of("the monitor of the source");
@@ -137,6 +144,7 @@ impl Engine {
             answers,
             busy,
             source,
+            drift: prepared.drift,
             applier,
             watchdog,
             monitor,
@@ -178,9 +186,18 @@ impl Engine {
                 Err(fault) => Ended::Failed(fault),
             },
             Err(fault) => Ended::Failed(match self.copying.without_conflict(fault).await {
-                Ok(fault) | Err(fault) => fault,
+                Ok(fault) => match self.drift.lock().await.explain(fault).await {
+                    Ok(fault) | Err(fault) => fault,
+                },
+                Err(fault) => fault,
             }),
         }
+    }
+
+    /// The catalogs of both sides, which tell whether a schema has changed.
+    #[must_use]
+    pub fn drift(&self) -> Arc<Mutex<Drift>> {
+        Arc::clone(&self.drift)
     }
 
     async fn stream_until_asked(&mut self, shutdown: &mut Shutdown, turning: &Turning) -> Result<()> {
@@ -249,8 +266,8 @@ impl Engine {
         self.busy.send_replace(Some(Clock::now()));
         self.progress.checkpoint_at = Instant::now();
         let gone = |_| Fault::bug("the applier's task has ended");
-        let roots = self.copying.take_roots();
-        self.rounds.send(Round { batch, caught_up_to, roots }).await.map_err(gone)
+        let (roots, known) = (self.copying.take_roots(), self.copying.take_known());
+        self.rounds.send(Round { batch, caught_up_to, roots, known }).await.map_err(gone)
     }
 
     /// The position alone, when it is time to write it down: soon after it has moved, at once if the
@@ -542,7 +559,7 @@ async fn apply_rounds(
     answers: mpsc::Sender<Result<Applied, Failure>>,
 ) {
     while let Some(round) = rounds.recv().await {
-        applier.learn(round.roots);
+        applier.learn(round.roots, round.known);
         let answer = applier.apply(&round.batch, round.caught_up_to).await;
         let has_failed = answer.is_err();
         if answers.send(answer).await.is_err() || has_failed {

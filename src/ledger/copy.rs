@@ -179,7 +179,9 @@ impl Ledger {
         self.session
             .execute(
                 "WITH gone AS (
-                   DELETE FROM cdc.copy WHERE name = $1 AND relation = $2 RETURNING schema_name, table_name)
+                   DELETE FROM cdc.copy WHERE name = $1 AND relation = $2 RETURNING schema_name, table_name),
+                 left_out AS (
+                   INSERT INTO cdc.left_out (name, relation) SELECT $1, $2 FROM gone ON CONFLICT DO NOTHING)
                  UPDATE cdc.incident AS i SET resolved_at = pg_catalog.now()
                    FROM gone
                   WHERE i.name = $1 AND i.severity = $3 AND i.part IN ('plan', 'copy') AND i.resolved_at IS NULL

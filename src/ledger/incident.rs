@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::migration::{Ledger, fault};
 use crate::catalog::TableName;
-use crate::fault::{Fault, Reaction, Result};
+use crate::fault::{Fault, Reaction, Result, Side};
 
 /// What an incident does to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,9 @@ pub(super) const FAILING: &str = "failing";
 
 /// The part of a table that its rows are, where they were found to differ.
 const DIFFERENCE: &str = "rows";
+
+/// What of a table it is that the source has dropped it.
+const DROPPED: &str = "dropped";
 
 /// The part of a table that a constraint or a unique index is.
 #[must_use]
@@ -138,6 +141,61 @@ impl Ledger {
                 "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
                   WHERE name = $1 AND severity = $2 AND part = $3 AND table_name = $4 AND resolved_at IS NULL",
                 &[&self.name, &Severity::Warning.as_str(), &DIFFERENCE, &table],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Warns of a part of a table, until it is as it should be. Takes an earlier warning's place.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_warning(&self, table: &str, part: &str, warning: &Fault) -> Result<()> {
+        self.record(Severity::Warning.as_str(), warning, Some(table), Some(part)).await
+    }
+
+    /// Closes the warnings of that part, but for these tables.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn resolve_warnings(&self, part: &str, but_for: &[&str]) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
+                  WHERE name = $1 AND severity = $2 AND part = $3 AND table_name <> ALL ($4) AND resolved_at IS NULL",
+                &[&self.name, &Severity::Warning.as_str(), &part, &but_for],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
+    }
+
+    /// Warns of a table that the source has dropped, for as long as the target has it.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_dropped(&self, table: &TableName) -> Result<()> {
+        let warning = Fault::person("the source has dropped the table; the target keeps it, with its rows")
+            .on(Side::Target)
+            .table(table.to_string())
+            .remedy(format!("on the target, when nobody needs its rows: DROP TABLE {}", table.to_sql()));
+        self.record_warning(&table.to_string(), DROPPED, &warning).await
+    }
+
+    /// Closes the warnings of tables that the target has dropped, too.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn resolve_dropped(&self) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
+                  WHERE name = $1 AND severity = $2 AND part = $3 AND resolved_at IS NULL
+                    AND table_name NOT IN (SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class AS c
+                                             JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                                            WHERE c.relkind IN ('r', 'p'))",
+                &[&self.name, &Severity::Warning.as_str(), &DROPPED],
             )
             .await
             .map_err(|e| fault(&e))?;

@@ -175,7 +175,8 @@ impl Ledger {
     pub(super) async fn complete(&self) -> Result<()> {
         // Only then: CREATE ... IF NOT EXISTS wants CREATE on the database even when the schema
         // exists, and says NOTICE for each table.
-        let newest = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
+        let newest = "SELECT pg_catalog.to_regclass('cdc.shape') IS NOT NULL
+                         AND EXISTS (SELECT FROM pg_catalog.pg_attribute
                                       WHERE attrelid = pg_catalog.to_regclass('cdc.held_back') AND attname = 'until')";
         if self.session.query_one(newest, &[]).await.map_err(|e| fault(&e))?.get(0) {
             return Ok(());

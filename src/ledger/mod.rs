@@ -11,6 +11,7 @@ mod missing;
 mod progress;
 mod removal;
 mod repair;
+mod shape;
 mod skip;
 mod verification;
 
@@ -20,5 +21,6 @@ pub use incident::{Incident, Severity, constraint_part};
 pub use migration::{DaemonState, Ledger, Origin, Phase, fault, lock_key};
 pub use progress::{CopyProgress, TableProgress, TableState};
 pub use repair::{Again, Repair, RepairedChunk, record_repair};
+pub use shape::{ask_again, record_shape};
 pub use skip::{ChangesByTable, Skip, record_skip_sql};
 pub use verification::{DaemonNow, Verification};

@@ -109,6 +109,41 @@ impl Wanted {
         ))
     }
 
+    /// The oids of what is published under this name: a table, or a partitioned one and its partitions.
+    pub(crate) fn relations(&self, name: &TableName) -> Vec<u32> {
+        let of = |table: &&SourceTable| table.published_as() == name;
+        self.tables.iter().filter(of).map(|table| table.oid).collect()
+    }
+
+    /// True if its UPDATEs would fail once it is published.
+    pub(crate) fn is_unusable(&self, table: &SourceTable) -> bool {
+        self.unusable.contains_key(&table.name)
+    }
+
+    /// The fault that says why a table, or one of its partitions, is not published.
+    pub(crate) fn without_identity(&self, name: &TableName) -> Fault {
+        let of = |table: &&SourceTable| table.published_as() == name && self.is_unusable(table);
+        let mends = self.tables.iter().filter(of).filter_map(|table| {
+            let mend = self.unusable.get(&table.name)?.as_ref()?;
+            Some(format!("ALTER TABLE {} REPLICA IDENTITY {mend}", table.name.to_sql()))
+        });
+        let mends: Vec<String> = mends.collect();
+        let or_run = match mends.is_empty() {
+            true => String::new(),
+            false => format!(", or run there: {}", mends.join("; ")),
+        };
+        Fault::person(
+            "the table has no replica identity: it is not published, as every UPDATE and DELETE of it would fail on the \
+             source",
+        )
+        .on(Side::Source)
+        .table(name.to_string())
+        .remedy(format!(
+            "give it a primary key on the source{or_run}; it is copied by itself then. Or name it in [tables] \
+             insert_only if its rows never change, or in exclude"
+        ))
+    }
+
     /// The fault that names the tables without a replica identity.
     fn no_identity(&self) -> Fault {
         let names: Vec<String> = self.unusable.keys().map(TableName::to_string).collect();

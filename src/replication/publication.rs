@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::catalog::{TableName, quote_identifier};
 use crate::fault::{COPY_ALL_AGAIN, Fault, Reaction, Result, Side};
+use crate::limits;
 
 /// What a publication should hold.
 #[derive(Clone, Debug)]
@@ -155,6 +156,42 @@ impl Publication {
     /// Those of [`Publication::create`]. The session's transaction is left failed then.
     pub async fn rehearse(&self, source: &Client, partitioned: &[TableName]) -> Result<()> {
         self.execute(source, &format!("BEGIN; {}; ROLLBACK", self.to_sql(partitioned))).await
+    }
+
+    /// Adds a table to it.
+    ///
+    /// # Errors
+    /// If the source refuses, with what to do.
+    pub async fn add(&self, source: &Client, table: &TableName, is_partitioned: bool) -> Result<()> {
+        self.alter(source, table, &format!("ADD TABLE {}", table.only(is_partitioned))).await
+    }
+
+    /// Takes a table out of it.
+    ///
+    /// # Errors
+    /// If the source refuses, with what to do.
+    pub async fn remove(&self, source: &Client, table: &TableName) -> Result<()> {
+        self.alter(source, table, &format!("DROP TABLE {}", table.to_sql())).await
+    }
+
+    /// Nobody who uses the table is to wait for us.
+    async fn alter(&self, source: &Client, table: &TableName, action: &str) -> Result<()> {
+        let name = quote_identifier(&self.name);
+        let sql = format!(
+            "BEGIN; SET LOCAL lock_timeout = {}; ALTER PUBLICATION {name} {action}; COMMIT",
+            limits::DDL_LOCK_WAIT_MS
+        );
+        let Err(error) = source.batch_execute(&sql).await else { return Ok(()) };
+        // Whatever is asked next on this session is not to fail because of this.
+        let _ = source.batch_execute("ROLLBACK").await;
+        let fault = Fault::sql(Side::Source, &format!("changing the publication {name}"), &error);
+        let fault = fault.table(table.to_string());
+        Err(match fault.code().map(|code| code.code()) {
+            Some("42501") => fault.remedy(
+                "the role must own the table: connect as the owner, or leave the table out ([tables] exclude)",
+            ),
+            _ => fault,
+        })
     }
 
     fn to_sql(&self, partitioned: &[TableName]) -> String {

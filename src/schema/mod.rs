@@ -33,6 +33,7 @@
 
 pub mod apply;
 pub mod diff;
+pub mod drift;
 mod hold_back;
 mod locks;
 mod put_back;

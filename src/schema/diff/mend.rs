@@ -5,7 +5,7 @@ use super::read::Object;
 use super::tokens::{last_name, literals, parts};
 
 /// What makes the target's object like the source's, if that can be said; they differ in these facets.
-pub(super) fn mend(source: &Object, target: &Object, differing: &[&str]) -> Vec<String> {
+pub(in crate::schema) fn mend(source: &Object, target: &Object, differing: &[&str]) -> Vec<String> {
     let make = || source.make.clone().unwrap_or_default();
     let anew = || target.take.iter().cloned().chain(make()).collect();
     let name = &source.name;

@@ -11,7 +11,7 @@
 //! different versions print it differently, [`tokens`] takes that away.
 
 mod compare;
-mod mend;
+pub(super) mod mend;
 pub(super) mod read;
 mod report;
 #[cfg(test)]

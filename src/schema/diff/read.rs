@@ -23,31 +23,31 @@ const QUERIES: &[&str] = &[
 const MEMBERS: &str = include_str!("../../../sql/catalog/schema_members.sql");
 
 /// What an object is and its qualified, quoted name.
-pub(super) type Id = (Kind, String);
+pub(in crate::schema) type Id = (Kind, String);
 
 /// Everything that is compared, of one database.
-pub(super) type Catalog = BTreeMap<Id, Object>;
+pub(in crate::schema) type Catalog = BTreeMap<Id, Object>;
 
 /// Something in the schema; `sql/catalog/schema_extensions.sql` says more.
 #[derive(Clone, Debug)]
-pub(super) struct Object {
-    pub(super) kind: Kind,
-    pub(super) name: String,
+pub(in crate::schema) struct Object {
+    pub(in crate::schema) kind: Kind,
+    pub(in crate::schema) name: String,
     /// The table or view that it is part of.
-    pub(super) table: Option<TableName>,
+    pub(in crate::schema) table: Option<TableName>,
     /// In the order in which they were made.
-    pub(super) oid: u32,
+    pub(in crate::schema) oid: u32,
     /// What is compared.
-    pub(super) facets: BTreeMap<String, String>,
+    pub(in crate::schema) facets: BTreeMap<String, String>,
     /// What makes it; none if it comes with something else.
-    pub(super) make: Option<Vec<String>>,
+    pub(in crate::schema) make: Option<Vec<String>>,
     /// What takes it away.
-    pub(super) take: Option<String>,
+    pub(in crate::schema) take: Option<String>,
 }
 
 impl Object {
     /// A facet, if there is such a one.
-    pub(super) fn facet(&self, name: &str) -> Option<&str> {
+    pub(in crate::schema) fn facet(&self, name: &str) -> Option<&str> {
         self.facets.get(name).map(String::as_str)
     }
 
@@ -67,7 +67,7 @@ impl Object {
 }
 
 /// Reads these schemas.
-pub(super) async fn catalog(session: &Session, side: Side, schemas: &[String]) -> Result<Catalog> {
+pub(in crate::schema) async fn catalog(session: &Session, side: Side, schemas: &[String]) -> Result<Catalog> {
     let mut catalog = Catalog::new();
     for query in QUERIES {
         let rows = session.query(*query, &[&schemas]).await;
@@ -125,7 +125,11 @@ pub(super) async fn held_back(target: &Session, name: &str) -> Result<BTreeMap<S
 
 /// The source's catalog as it would be if its extensions were in the schemas that they are in on the target:
 /// Supabase has them in one named `extensions`, others in `public`.
-pub(super) async fn relocate(source: &Session, catalog: Catalog, target: &Catalog) -> Result<Catalog> {
+pub(in crate::schema) async fn relocate(
+    source: &Session,
+    catalog: Catalog,
+    target: &Catalog,
+) -> Result<Catalog> {
     let (mut names, mut schemas) = (Vec::new(), Vec::new());
     for (id, extension) in catalog.iter().filter(|(id, _)| id.0 == Kind::Extension) {
         if let Some(there) = target.get(id).filter(|there| there.facet("schema") != extension.facet("schema"))

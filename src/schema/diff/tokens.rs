@@ -100,7 +100,7 @@ fn between_dollars(text: &str) -> Option<usize> {
 }
 
 /// The string literals in a text, as they are written there.
-pub(super) fn literals(text: &str) -> Vec<&str> {
+pub(in crate::schema) fn literals(text: &str) -> Vec<&str> {
     tokens(text).into_iter().filter(|token| token.sort == Sort::Literal).map(|token| token.text).collect()
 }
 
