@@ -44,6 +44,8 @@ struct ConfigArguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at both databases for what stands in the way, before anything is touched
+    Check(Check),
     /// Run the daemon: prepare what is missing, then stream until asked to stop
     Run(Run),
     /// Show how the migration is doing
@@ -60,6 +62,18 @@ pub enum Command {
     Drop(Drop),
     /// Show a whole migration between two throw-away servers on this machine
     Demo(Demo),
+}
+
+/// `cdc check`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0 nothing blocks, 1 something does, 3 a database can't be reached, 64 wrong usage or \
+    configuration, 70 a bug in cdc."
+)]
+pub struct Check {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `cdc run`.

@@ -237,3 +237,32 @@ pub const VERIFY_VALUE_CHARS: usize = 64 * 1024;
 
 /// Up to how many of the provider's rows are counted that stay behind: whether they are more makes no difference.
 pub const STAYS_BEHIND_ROWS: i64 = 10_000;
+
+/// The oldest major version that a server may have.
+pub const MAJOR_VERSION_LEAST: i32 = 14;
+
+/// How long a preflight waits for a lock on a table that it asks for its size, or for a row.
+pub const CHECK_LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// How long one of its queries may take.
+pub const CHECK_STATEMENT: Duration = Duration::from_secs(60);
+
+/// How long it looks on how much log the source writes.
+pub const CHECK_WAL: Duration = Duration::from_secs(1);
+
+/// From how many milliseconds on a `wal_sender_timeout` is long enough for a moment's delay in the network.
+pub const WAL_SENDER_TIMEOUT_LEAST_MS: i64 = 5_000;
+
+/// How far clocks may be apart before that is told.
+pub const CLOCKS_APART: Duration = Duration::from_secs(5);
+
+/// From how many bytes on a table that is copied in one piece is worth a warning: minutes, in which the stream
+/// waits.
+pub const SINGLE_CHUNK_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How many bytes a second one reader copies at the least, for an estimate of how long a chunk takes. Where the
+/// network is slower, `copy.max_rate` says so.
+pub const READER_RATE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// For how long the daemon should be able to be away without losing its slot.
+pub const AWAY_LEAST: Duration = Duration::from_secs(30 * 60);

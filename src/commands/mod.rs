@@ -1,6 +1,7 @@
 //! One thin file per command: arguments in, report and exit status out.
 
 mod ask;
+mod check;
 mod demo;
 mod drop;
 mod exit;
@@ -30,6 +31,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
     let databases = cli.arguments();
     let config = || Config::load(&databases, &Environment::from_process());
     match cli.command {
+        Command::Check(arguments) => check::run(&config()?, &arguments).await,
         Command::Run(arguments) => run::run(&config()?, &arguments).await,
         Command::Status(arguments) => status::run(&config()?, &arguments).await,
         Command::Schema(schema) => match schema.command {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::pattern::Pattern;
-use crate::catalog::SourceTable;
+use crate::catalog::{SourceTable, TableName};
 use crate::fault::Result;
 
 /// The section as it is written.
@@ -69,14 +69,20 @@ impl Tables {
     #[must_use]
     pub fn select(&self, table: &SourceTable) -> Selection {
         let name = table.published_as();
-        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
-        if !matches(&self.include) || matches(&self.exclude) {
+        if !self.selects(name) {
             Selection::Out
-        } else if matches(&self.insert_only) {
+        } else if self.insert_only.iter().any(|pattern| pattern.matches(name)) {
             Selection::InsertOnly
         } else {
             Selection::All
         }
+    }
+
+    /// True if the patterns mean what has this name.
+    #[must_use]
+    pub fn selects(&self, name: &TableName) -> bool {
+        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
+        matches(&self.include) && !matches(&self.exclude)
     }
 
     /// The patterns that match none of these tables: most likely misspelt.
@@ -94,7 +100,7 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Identity, TableName};
+    use crate::catalog::Identity;
     use crate::config::tests::{BOTH, load};
     use crate::connect::Environment;
 

@@ -293,6 +293,11 @@ pub(crate) fn pooler(fault: Fault) -> Fault {
     fault.reacting(Reaction::Person).remedy(USE_THE_DIRECT_CONNECTION)
 }
 
+/// True for a fault that says that it is a pooler.
+pub(crate) fn says_pooler(fault: &Fault) -> bool {
+    fault.advice() == Some(USE_THE_DIRECT_CONNECTION)
+}
+
 /// A server in another role than `target_session_attrs` asks for.
 pub(super) fn wrong_role(side: Side, host: &Host, standby: bool) -> Fault {
     let is = if standby { "a standby" } else { "a primary" };

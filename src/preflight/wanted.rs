@@ -17,9 +17,9 @@ pub(crate) struct Wanted {
     /// The publications that carry them; the second only if something is `insert_only`.
     pub(crate) publications: Vec<Publication>,
     /// Selected tables without a usable replica identity, with the one that each could be given.
-    unusable: BTreeMap<TableName, Option<String>>,
+    pub(super) unusable: BTreeMap<TableName, Option<String>>,
     /// Patterns of the configuration that match no table.
-    unmatched: Vec<String>,
+    pub(super) unmatched: Vec<String>,
 }
 
 impl Wanted {
