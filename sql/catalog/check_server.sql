@@ -6,8 +6,6 @@ select current_setting('server_version_num')::int as version_num,
        split_part(current_setting('server_version'), ' ', 1) as version,
        pg_catalog.pg_is_in_recovery() as is_standby,
        extract(epoch from pg_catalog.clock_timestamp())::float8 as clock,
-       -- Through the server's own socket or loopback address.
-       coalesce(pg_catalog.inet_client_addr() <<= '127.0.0.0/8' or pg_catalog.inet_client_addr() = '::1', true) as is_local,
        coalesce((select s.ssl from pg_catalog.pg_stat_ssl s where s.pid = pg_catalog.pg_backend_pid()), false) as is_encrypted,
        d.datname::text as database,
        r.rolname::text as role,

@@ -37,8 +37,6 @@ select c.oid,
                            join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
                           where i.indrelid = c.oid
                             and (i.indisreplident or i.indisprimary and c.relreplident <> 'i')), false) as is_one_chunk,
-       case when c.relkind = 'p' then 0 else pg_catalog.pg_table_size(c.oid) end as bytes,
-       case when c.relkind = 'p' then 0 else pg_catalog.pg_total_relation_size(c.oid) end as total_bytes,
        pg_catalog.pg_stat_get_tuples_updated(c.oid) + pg_catalog.pg_stat_get_tuples_deleted(c.oid) as updated,
        not c.relispartition and exists (select
                                           from pg_catalog.pg_inherits h

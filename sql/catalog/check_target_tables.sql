@@ -35,13 +35,14 @@ select f.schema,
        coalesce(pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), true) as has_usage,
        coalesce(pg_catalog.row_security_active(c.oid), false) as is_hidden_by_policies,
        coalesce(c.relpersistence = 'u', false) as is_unlogged,
+       pg_catalog.pg_get_expr(c.relpartbound, c.oid) as bounds,
        -- What is taken off the table while rows are copied.
        exists (select
                  from pg_catalog.pg_index i
-                where i.indrelid = c.oid and (i.indisunique and not i.indisprimary or i.indisexclusion))
-       or exists (select
-                    from pg_catalog.pg_constraint k
-                   where k.conrelid = c.oid and k.contype = 'f') as has_held_back,
+                where i.indrelid = c.oid and (i.indisunique and not i.indisprimary or i.indisexclusion)) as has_unique,
+       exists (select
+                 from pg_catalog.pg_constraint k
+                where k.conrelid = c.oid and k.contype = 'f') as has_foreign_keys,
        exists (select
                  from pg_catalog.pg_trigger t
                 where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled = 'O') as has_triggers,

@@ -19,6 +19,7 @@ pub mod statements;
 mod table;
 mod who;
 
+pub use partitions::takes_others;
 pub use pipe::Throttle;
 pub use plan::plan;
 pub use planner::{

@@ -47,8 +47,10 @@ pub(super) async fn refuse_meeting(
     )))
 }
 
-/// True if a partition of the target can take rows that are not of its namesake on the source.
-fn takes_others(source: Option<&str>, target: Option<&str>) -> bool {
+/// True if a partition of the target can take rows that are not of its namesake on the source: both by their
+/// bounds.
+#[must_use]
+pub fn takes_others(source: Option<&str>, target: Option<&str>) -> bool {
     target.is_some_and(|bounds| bounds == "DEFAULT" || source != Some(bounds))
 }
 

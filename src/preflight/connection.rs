@@ -1,5 +1,6 @@
 //! How we get to the servers: directly or through a pooler, with TLS or without.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::finding::{Finding, Severity};
@@ -7,7 +8,7 @@ use super::refuse::refuse_pooler;
 use super::server::Server;
 use super::{Asked, Check};
 use crate::config::Config;
-use crate::connect::conninfo::Verification;
+use crate::connect::conninfo::{Host, HostName, Verification};
 use crate::connect::{ConnInfo, Session, advice, settings};
 use crate::fault::{Fault, Result, Side};
 use crate::limits;
@@ -34,7 +35,20 @@ pub(super) fn look(check: &mut Check<'_>, asked: &Asked) {
     if info.hosts().iter().all(|host| host.socket_path().is_some()) {
         return;
     }
-    check.findings.push(protection(side, info.ssl().verification(), server.is_encrypted, server.is_local));
+    let is_local = info.hosts().iter().all(is_local);
+    check.findings.push(protection(side, info.ssl().verification(), server.is_encrypted, is_local));
+}
+
+/// True for a socket, and for this machine's own addresses.
+fn is_local(host: &Host) -> bool {
+    match &host.name {
+        HostName::Unix(_) => true,
+        HostName::Tcp { hostaddr: Some(address), .. } => address.is_loopback(),
+        HostName::Tcp { host: Some(name), .. } => {
+            name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+        }
+        HostName::Tcp { .. } => false,
+    }
 }
 
 /// Says how well a TCP connection is protected. Nobody else reads one within a host.
@@ -42,6 +56,10 @@ fn protection(side: Side, verification: Verification, is_encrypted: bool, is_loc
     let verify = "in the connection string: sslmode=verify-full, and sslrootcert=FILE with the provider's root \
                   certificate, or sslrootcert=system if a public authority has signed the server's";
     let (finding, why) = match (is_encrypted, verification) {
+        (false, _) if is_local => (
+            Finding::informs("no-tls", side, "the connection is not encrypted; it stays within this host"),
+            "nobody else can read it there",
+        ),
         (false, _) => (
             Finding::warns("no-tls", side, "the connection is not encrypted").mend(verify),
             "whoever is on the way can read and change the rows",

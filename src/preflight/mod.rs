@@ -163,7 +163,7 @@ impl Check<'_> {
         let tables = self.looked(Side::Source, looked).unwrap_or_default();
         if let Some(target) = target {
             (self.tell)("looking at the target's tables");
-            let looked = target_tables::look(self, source, target, &wanted, known).await;
+            let looked = target_tables::look(self, (source, target), &wanted, &tables, known).await;
             self.looked(Side::Target, looked);
             (self.tell)("comparing the extensions");
             let looked = extensions::look(self, source, target, &wanted).await;

@@ -6,6 +6,7 @@ use console::style;
 use serde::Serialize;
 
 use super::finding::{Finding, Severity};
+use crate::fault::Side;
 
 /// The most objects of one kind that are listed for a person.
 const SHOWN: usize = 20;
@@ -65,8 +66,20 @@ impl Report {
         is_unreachable: bool,
         mut findings: Vec<Finding>,
     ) -> Self {
-        // Within a kind they stay in the order in which they were found.
-        findings.sort_by_key(|finding| finding.severity);
+        // What is of a kind comes together, each kind where it was first found.
+        let mut codes: Vec<&'static str> = Vec::new();
+        for finding in &findings {
+            if !codes.contains(&finding.code) {
+                codes.push(finding.code);
+            }
+        }
+        findings.sort_by_key(|f| {
+            (
+                f.severity,
+                codes.iter().position(|code| *code == f.code),
+                f.side.map(|side| side == Side::Target),
+            )
+        });
         let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
         let (blocks, warns) = (count(Severity::Blocks), count(Severity::Warns));
         let outcome = match (is_unreachable, blocks) {
@@ -102,8 +115,7 @@ impl fmt::Display for Report {
         if let Some(phase) = &self.phase {
             writeln!(f, "  the migration is under way: phase {phase}")?;
         }
-        let groups: Vec<&[Finding]> =
-            self.findings.chunk_by(|a, b| a.severity == b.severity && a.is_of_a_kind(b)).collect();
+        let groups: Vec<&[Finding]> = self.findings.chunk_by(Finding::is_of_a_kind).collect();
         for severity in [Severity::Blocks, Severity::Warns, Severity::Informs] {
             let mut groups = groups.iter().filter(|group| group[0].severity == severity).peekable();
             if groups.peek().is_some() {
@@ -124,7 +136,8 @@ impl fmt::Display for Report {
 impl Finding {
     /// True if both say the same of two objects, but for the names.
     fn is_of_a_kind(&self, other: &Self) -> bool {
-        self.code == other.code && self.side == other.side && self.why == other.why
+        (self.severity, self.code, self.side, &self.why)
+            == (other.severity, other.code, other.side, &other.why)
     }
 
     fn place(&self) -> String {
@@ -132,18 +145,24 @@ impl Finding {
     }
 }
 
-/// Findings of one kind: each with what mends it, and why only once.
+/// Findings of one kind: each with what mends it, and why only once. What only informs is a line.
 fn write_group(f: &mut fmt::Formatter<'_>, group: &[Finding]) -> fmt::Result {
-    let first = &group[0];
+    let (first, more) = (&group[0], group.len().saturating_sub(SHOWN));
+    let (place, code) = (first.place(), style(first.code).dim());
+    if first.severity == Severity::Informs && group.iter().all(|finding| finding.what == first.what) {
+        let objects: Vec<&str> =
+            group.iter().take(SHOWN).filter_map(|finding| finding.object.as_deref()).collect();
+        let colon = if objects.is_empty() { "" } else { ": " };
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return writeln!(f, "  {place:6}  {}{colon}{}{more} [{code}]", first.what, objects.join(", "));
+    }
     for finding in group.iter().take(SHOWN) {
         let object = finding.object.as_ref().map_or(String::new(), |object| format!("{object}: "));
-        let code = style(finding.code).dim();
-        writeln!(f, "  {:6}  {object}{} [{code}]", finding.place(), indented(&finding.what))?;
+        writeln!(f, "  {place:6}  {object}{} [{code}]", indented(&finding.what))?;
         if let Some(mend) = finding.mend.as_ref().filter(|_| first.severity != Severity::Informs) {
             writeln!(f, "          mend  {}", indented(mend))?;
         }
     }
-    let more = group.len().saturating_sub(SHOWN);
     if more > 0 {
         writeln!(f, "          and {more} more that --json lists")?;
     }

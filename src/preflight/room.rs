@@ -44,6 +44,7 @@ pub(super) async fn look(
     let open = transactions::open(source, &check.config.name).await?;
     transactions::look(check, &began.transactions, &open);
     if !known.is_under_way() {
+        check.findings.extend(tables.iter().filter_map(single_chunk));
         check.add(size(tables));
         let readers_rate =
             check.config.copy.max_rate_bytes.map(|rate| rate / check.config.copy.readers as u64);
@@ -84,6 +85,30 @@ fn size(tables: &[Sized]) -> Finding {
         ),
     )
     .why("the target needs as much free space, and some for its log; SQL can't see how much there is")
+}
+
+/// A large table that is copied in one piece.
+fn single_chunk(table: &Sized) -> Option<Finding> {
+    if !table.is_one_chunk || table.bytes <= limits::CHUNK_BYTES {
+        return None;
+    }
+    let what = format!(
+        "it is copied in one piece of {}, as the first column of its key is no integer and no uuid",
+        ByteSize(table.bytes)
+    );
+    let why = "the stream waits, and the source holds its log, for as long as that takes; and it begins anew when it is \
+               interrupted";
+    Some(
+        match table.bytes > limits::SINGLE_CHUNK_BYTES {
+            true => Finding::warns("single-chunk", SIDE, what).mend(
+                "copy it at a quiet time; with an integer or uuid first in \
+            its replica identity's index it could be divided",
+            ),
+            false => Finding::informs("single-chunk", SIDE, what),
+        }
+        .table(&table.name)
+        .why(why),
+    )
 }
 
 /// What may be held back against what is: the longest chunk that can be, at the rate that is written now.
@@ -145,7 +170,7 @@ mod tests {
     const MB: u64 = 1024 * 1024;
 
     fn table(bytes: u64, is_one_chunk: bool) -> Sized {
-        Sized { name: TableName::new("public", "t"), bytes, total_bytes: bytes, is_one_chunk }
+        Sized { name: TableName::new("public", "t"), bytes, total_bytes: bytes, is_one_chunk, bounds: None }
     }
 
     #[test]

@@ -9,18 +9,19 @@ use super::{Asked, Check, Wanted};
 use crate::catalog::{SourceTable, TableName, quote_identifier};
 use crate::config::Selection;
 use crate::fault::{Fault, Result, Side};
-use crate::limits;
 use crate::provider;
 
 const SIDE: Side = Side::Source;
 
-/// A table that can be selected, by its size and how the copy divides it.
+/// A selected table: its size, and how the copy divides it.
 pub(super) struct Sized {
     pub(super) name: TableName,
     /// Without indexes.
     pub(super) bytes: u64,
     pub(super) total_bytes: u64,
     pub(super) is_one_chunk: bool,
+    /// Which of its parent's rows are its own, if it is a partition.
+    pub(super) bounds: Option<String>,
 }
 
 /// Looks at what is selected, and at what can't be; gives the sizes of the selected tables.
@@ -30,7 +31,8 @@ pub(super) async fn look(
     wanted: &Wanted,
     makes_publication: bool,
 ) -> Result<Vec<Sized>> {
-    for pattern in &wanted.unmatched {
+    // Of no tables even that of the default matches none.
+    for pattern in wanted.unmatched.iter().filter(|pattern| *pattern != "*.*") {
         check.add(
             Finding::warns("pattern-unmatched", SIDE, "this pattern of the configuration matches no table")
                 .object(pattern)
@@ -53,6 +55,7 @@ pub(super) async fn look(
         .await
         .map_err(|e| Fault::sql(SIDE, "looking at the tables", &e))?;
     let rows: BTreeMap<u32, &Row> = rows.iter().map(|row| (row.get("oid"), row)).collect();
+    let sizes = check.looked(SIDE, sizes(source, &oids).await).unwrap_or_default();
     let mut sized = Vec::new();
     for table in &wanted.tables {
         // It may have been dropped since.
@@ -63,15 +66,26 @@ pub(super) async fn look(
         if check.config.tables.select(table) == Selection::InsertOnly {
             check.findings.extend(insert_only(table, row));
         }
-        let bytes = |name| u64::try_from(row.get::<_, i64>(name)).unwrap_or(0);
+        let Some(size) = sizes.get(&table.oid) else { continue };
+        let bytes = |name| u64::try_from(size.get::<_, i64>(name)).unwrap_or(0);
         sized.push(Sized {
             name: table.name.clone(),
             bytes: bytes("bytes"),
             total_bytes: bytes("total_bytes"),
             is_one_chunk: row.get("is_one_chunk"),
+            bounds: size.get("bounds"),
         });
     }
     Ok(sized)
+}
+
+async fn sizes(source: &Asked, oids: &[u32]) -> Result<BTreeMap<u32, Row>> {
+    let rows = source
+        .session
+        .query(include_str!("../../sql/catalog/check_sizes.sql"), &[&oids])
+        .await
+        .map_err(|e| Fault::sql(SIDE, "measuring the tables", &e))?;
+    Ok(rows.into_iter().map(|row| (row.get("oid"), row)).collect())
 }
 
 /// How an UPDATE or DELETE of the table names its row.
@@ -215,28 +229,7 @@ fn peculiarities(table: &SourceTable, row: &Row) -> Vec<Finding> {
             "values are carried over as they are; the sequences behind them follow at the cutover",
         );
     }
-    let bytes = u64::try_from(row.get::<_, i64>("bytes")).unwrap_or(0);
-    if row.get::<_, bool>("is_one_chunk") && bytes > limits::CHUNK_BYTES {
-        found.push(single_chunk(table, bytes));
-    }
     found
-}
-
-/// A table that is copied in one piece.
-fn single_chunk(table: &SourceTable, bytes: u64) -> Finding {
-    let what = format!(
-        "it is copied in one piece of {}, as the first column of its key is no integer and no uuid",
-        bytesize::ByteSize(bytes)
-    );
-    let finding = if bytes > limits::SINGLE_CHUNK_BYTES {
-        Finding::warns("single-chunk", SIDE, what)
-    } else {
-        Finding::informs("single-chunk", SIDE, what)
-    };
-    finding.table(&table.name).why(
-        "the stream waits, and the source holds its log, for as long as that takes; and it begins anew when it is \
-         interrupted",
-    )
 }
 
 fn insert_only(table: &SourceTable, row: &Row) -> Option<Finding> {

@@ -5,6 +5,7 @@ use super::migration::Known;
 use super::server::{Server, no_create};
 use super::{Asked, Check, connection, source};
 use crate::catalog::quote_identifier;
+use crate::connect::Mode;
 use crate::fault::{Fault, Result, Side};
 use crate::limits;
 
@@ -89,24 +90,12 @@ pub(super) async fn ledger_schema(target: &Asked) -> Result<Option<Finding>> {
     }))
 }
 
-/// Whether triggers and foreign keys can be switched off for our sessions. Tried, as providers have ways of
-/// their own to allow it; a transaction's setting is gone with it.
+/// Whether triggers and foreign keys can be switched off for our sessions.
 async fn replica_mode(target: &Asked) -> Result<Option<Finding>> {
-    let Err(error) =
-        target.session.batch_execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK").await
-    else {
-        return Ok(None);
-    };
-    let fault = Fault::sql(SIDE, "trying session_replication_role", &error);
-    if fault.is_unreachable() {
-        return Err(fault);
-    }
-    target
-        .session
-        .batch_execute("ROLLBACK")
-        .await
-        .map_err(|e| Fault::sql(SIDE, "trying session_replication_role", &e))?;
     let role = &target.server.role;
+    if target.session.mode().await? == Mode::Replica {
+        return Ok(None);
+    }
     let finding = Finding::warns(
         "no-replica-role",
         SIDE,
@@ -114,16 +103,15 @@ async fn replica_mode(target: &Asked) -> Result<Option<Finding>> {
     )
     .object(role)
     .why(
-        "without it triggers are disabled table by table, and foreign keys are held back until the cutover; both are \
-         put back as they were",
+        "without it triggers and rules are switched off table by table, and foreign keys are taken off, all until the \
+         cutover; they are put back as they were",
     );
-    Ok(Some(if target.server.major() >= 15 {
-        finding.mend(format!(
+    Ok(Some(match target.server.major() {
+        15.. => finding.mend(format!(
             "as a superuser: GRANT SET ON PARAMETER session_replication_role TO {};",
             quote_identifier(role)
-        ))
-    } else {
-        finding.mend("before PostgreSQL 15 only a superuser may: connect as one, or leave it so")
+        )),
+        _ => finding.mend("before PostgreSQL 15 only a superuser may: connect as one, or leave it so"),
     }))
 }
 

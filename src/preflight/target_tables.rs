@@ -1,13 +1,18 @@
 //! Where on the target the rows go: what is missing, what is in the way, and what the role may do there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tokio_postgres::Row;
 
 use super::finding::{Finding, Severity};
 use super::migration::Known;
 use super::refuse::refuse_shared;
+use super::source_tables::Sized;
 use super::{Asked, Check, Wanted};
 use crate::catalog::{SourceTable, TableName, missing_on_target, quote_identifier, rows_exist};
 use crate::config::ExistingRows;
+use crate::connect::Mode;
+use crate::copy::takes_others;
 use crate::fault::{Fault, Result, Side};
 use crate::schema;
 use crate::schema::diff::What;
@@ -17,44 +22,65 @@ const SIDE: Side = Side::Target;
 /// Looks at the tables of the target that are to take the rows of those that are wanted.
 pub(super) async fn look(
     check: &mut Check<'_>,
-    source: &Asked,
-    target: &Asked,
+    (source, target): (&Asked, &Asked),
     wanted: &Wanted,
+    tables: &[Sized],
     known: &Known,
 ) -> Result<()> {
+    let mode = target.session.mode().await?;
     let rows = places(target, &wanted.tables).await?;
-    let mut lacking = Vec::new();
-    let can_be_replica = !check.findings.iter().any(|finding| finding.code == "no-replica-role");
+    let (mut lacking, mut owned) = (Vec::new(), Vec::new());
+    // Where something is made: tables, and unique indexes that were off while rows were copied.
+    let mut schemas = BTreeSet::new();
     for row in &rows {
-        let name = TableName::new(row.get::<_, &str>("schema"), row.get::<_, &str>("name"));
-        let is_there: bool = row.get("is_there");
-        match (is_there, row.get::<_, Option<&str>>("other_kind")) {
+        let name = name_of(row);
+        match (row.get("is_there"), row.get::<_, Option<&str>>("other_kind")) {
             (false, Some(kind)) => check.add(not_a_table(&name, kind)),
             (false, None) if row.get("root_is_there") => check.add(missing_partition(check, &name)),
             (false, None) => lacking.push(name),
             (true, _) => {
-                check.findings.extend(rights(&name, row, &target.server.role, can_be_replica));
+                check.findings.extend(rights(&name, row, &target.server.role, mode));
                 check.findings.extend(in_the_way(&name, row));
+                if row.get("has_unique") {
+                    schemas.insert(name.schema.clone());
+                }
+                if row.get("is_owner") {
+                    owned.push(name);
+                }
             }
         }
     }
     missing(check, &lacking);
-    columns(check, target, wanted, &lacking).await?;
-    if let Some(ledger) = &known.ledger {
-        let targets = wanted.targets(&target.session).await?;
-        match refuse_shared(&target.session, &targets, ledger, &check.config.name).await {
-            Err(fault) if fault.code().is_none() && !fault.is_unreachable() => {
-                check.add(Finding::of_fault("shared-table", &fault));
-            }
-            shared => shared?,
-        }
-        if !known.is_under_way() {
-            existing_rows(check, target, &targets, &rows).await;
-        }
-        // What is held back is no difference, and only the ledger knows it.
-        schema_differs(check, source, target).await?;
+    if check.config.schema.copy {
+        schemas.extend(lacking.iter().map(|name| name.schema.clone()));
+    } else {
+        check.findings.extend(meeting(wanted, tables, &rows));
     }
-    Ok(())
+    no_create_in(check, target, schemas).await?;
+    for fault in schema::not_to_be_put_back(&**target.session, &owned, mode).await? {
+        check.add(
+            Finding::of_fault("not-put-back", &fault)
+                .why("what is off while rows are replicated has to be put back exactly as it was"),
+        );
+    }
+    columns(check, target, wanted, &lacking).await?;
+    let Some(ledger) = &known.ledger else { return Ok(()) };
+    let targets = wanted.targets(&target.session).await?;
+    match refuse_shared(&target.session, &targets, ledger, &check.config.name).await {
+        Err(fault) if fault.code().is_none() && !fault.is_unreachable() => {
+            check.add(Finding::of_fault("shared-table", &fault));
+        }
+        shared => shared?,
+    }
+    if !known.is_under_way() {
+        existing_rows(check, target, &targets, &rows).await;
+    }
+    // What is held back is no difference, and only the ledger knows it.
+    schema_differs(check, source, target).await
+}
+
+fn name_of(row: &Row) -> TableName {
+    TableName::new(row.get::<_, &str>("schema"), row.get::<_, &str>("name"))
 }
 
 async fn places(target: &Asked, tables: &[SourceTable]) -> Result<Vec<Row>> {
@@ -104,6 +130,75 @@ fn missing_partition(check: &Check<'_>, name: &TableName) -> Finding {
     }
 }
 
+/// Partitions of the source whose rows would be together in one of the target's, where nobody could tell them
+/// apart: one that is missing, beside one that takes others' rows, too.
+fn meeting(wanted: &Wanted, tables: &[Sized], rows: &[Row]) -> Vec<Finding> {
+    let there: BTreeMap<&TableName, Option<&str>> =
+        tables.iter().map(|table| (&table.name, table.bounds.as_deref())).collect();
+    let here: BTreeMap<TableName, &Row> = rows.iter().map(|row| (name_of(row), row)).collect();
+    let mut found = Vec::new();
+    for missing in &wanted.tables {
+        let is_missing = |row: &&Row| !row.get::<_, bool>("is_there") && row.get("root_is_there");
+        if missing.root.is_none() || here.get(&missing.name).is_none_or(|row| !is_missing(row)) {
+            continue;
+        }
+        let taking = wanted.tables.iter().filter(|table| table.root == missing.root).find(|table| {
+            let bounds = here.get(&table.name).filter(|row| row.get("is_there")).map(|row| row.get("bounds"));
+            let source = there.get(&table.name).copied().flatten();
+            bounds.flatten().is_some_and(|target: &str| takes_others(source, Some(target)))
+        });
+        if let Some(taking) = taking {
+            found.push(
+                Finding::blocks(
+                    "partitions-meet",
+                    SIDE,
+                    format!(
+                        "the target lacks the partition, and its {} takes rows that aren't the source's",
+                        taking.name
+                    ),
+                )
+                .table(&missing.name)
+                .why("the rows of the two could not be told apart there")
+                .mend(format!(
+                    "create {} on the target as it is on the source: {}",
+                    missing.name.to_sql(),
+                    there.get(&missing.name).copied().flatten().unwrap_or_default()
+                )),
+            );
+        }
+    }
+    found
+}
+
+/// Schemas in which we would have to make something, and may not.
+async fn no_create_in(check: &mut Check<'_>, target: &Asked, schemas: BTreeSet<String>) -> Result<()> {
+    let schemas: Vec<String> = schemas.into_iter().collect();
+    let rows = target
+        .session
+        .query(
+            "SELECT nspname::text FROM pg_catalog.pg_namespace
+              WHERE nspname = ANY ($1) AND NOT pg_catalog.has_schema_privilege(oid, 'CREATE') ORDER BY 1",
+            &[&schemas],
+        )
+        .await
+        .map_err(|e| Fault::sql(SIDE, "looking at the schemas", &e))?;
+    let role = &target.server.role;
+    for row in rows {
+        let schema: &str = row.get(0);
+        check.add(
+            Finding::blocks("no-create-right", SIDE, format!("the role {role} has no CREATE on the schema"))
+                .object(schema)
+                .why("tables that are missing are made there, and unique indexes that are off while rows are copied")
+                .mend(format!(
+                    "GRANT CREATE ON SCHEMA {} TO {};",
+                    quote_identifier(schema),
+                    quote_identifier(role)
+                )),
+        );
+    }
+    Ok(())
+}
+
 /// Tables that the target lacks: one finding if they will be made, however many there are.
 fn missing(check: &mut Check<'_>, lacking: &[TableName]) {
     if !check.config.schema.copy {
@@ -150,7 +245,7 @@ async fn columns(
 }
 
 /// What the role may do with the table.
-fn rights(name: &TableName, row: &Row, role: &str, can_be_replica: bool) -> Vec<Finding> {
+fn rights(name: &TableName, row: &Row, role: &str, mode: Mode) -> Vec<Finding> {
     let mut found = Vec::new();
     let (sql, role_sql, owner) = (name.to_sql(), quote_identifier(role), row.get::<_, &str>("owner"));
     let lacking: Vec<&str> = row.get("lacking");
@@ -179,9 +274,11 @@ fn rights(name: &TableName, row: &Row, role: &str, can_be_replica: bool) -> Vec<
     }
     let is_owner: bool = row.get("is_owner");
     if !is_owner {
-        let acts =
-            !row.get::<_, Vec<String>>("firing").is_empty() || !can_be_replica && row.get("has_triggers");
-        let severity = if acts || row.get("has_held_back") { Severity::Blocks } else { Severity::Warns };
+        let is_acting = !row.get::<_, Vec<String>>("firing").is_empty()
+            || mode == Mode::Owner && row.get("has_triggers")
+            || row.get("has_unique")
+            || row.get("has_foreign_keys");
+        let severity = if is_acting { Severity::Blocks } else { Severity::Warns };
         found.push(
             Finding::blocks("not-owner", SIDE, format!("the role {role} doesn't own the table, {owner} does"))
                 .severity(severity)

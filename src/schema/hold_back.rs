@@ -167,6 +167,22 @@ async fn commit(client: &Client, table: &TableName) -> Result<()> {
         .map_err(|e| Fault::sql(Side::Target, "holding something back", &e).table(table.to_string()))
 }
 
+/// What of these tables, if they are there, could not be put back by this role: foreign keys, and what is
+/// switched off. Takes nothing off.
+///
+/// # Errors
+/// If the target can't be asked.
+pub async fn not_to_be_put_back(
+    client: &impl GenericClient,
+    tables: &[TableName],
+    mode: Mode,
+) -> Result<Vec<Fault>> {
+    let fault = |e| Fault::sql(Side::Target, "looking at what is held back while rows are replicated", &e);
+    let mut rows = foreign_keys(client, tables, &[], mode).await.map_err(fault)?;
+    rows.extend(switches(client, tables, mode).await.map_err(fault)?);
+    Ok(rows.into_iter().filter_map(|row| Found { row, until: Until::Copy }.not_to_be_put_back()).collect())
+}
+
 /// What is held back and not yet put back, in the order in which it was taken off.
 ///
 /// # Errors

@@ -158,7 +158,8 @@ async fn a_role_that_may_not_is_told_with_the_grants() {
              CREATE TABLE t (id int PRIMARY KEY DEFAULT nextval('t_id_seq'), v int UNIQUE); CREATE TABLE hidden.h (id int);
              CREATE TABLE p (id int PRIMARY KEY); ALTER TABLE p ENABLE ROW LEVEL SECURITY; GRANT ALL ON p TO check_plain;
              CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO check_plain;
-             ALTER TABLE own ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE SCHEMA cdc",
+             ALTER TABLE own ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE SCHEMA cdc;
+             CREATE TABLE referred (id int PRIMARY KEY); ALTER TABLE own ADD FOREIGN KEY (id) REFERENCES referred",
         )
         .await
         .unwrap();
@@ -169,6 +170,7 @@ async fn a_role_that_may_not_is_told_with_the_grants() {
     for expected in [
         "ledger target cdc",
         "no-create-right target check_plain",
+        "no-create-right target public",
         "no-usage-right target hidden.h",
         "no-write-right target hidden.h",
         "no-write-right target public.t",
@@ -177,6 +179,9 @@ async fn a_role_that_may_not_is_told_with_the_grants() {
     ] {
         assert!(all.iter().any(|found| found == expected), "{expected} is not in {all:#?}");
     }
+    // In its own table with a unique constraint it couldn't make that again.
+    checked.has("blocks", "no-create-right", "target", "public", &["GRANT CREATE ON SCHEMA \"public\" TO"]);
+    checked.has("blocks", "not-put-back", "target", "public.own", &["REFERENCES"]);
     checked.has("informs", "row-level-security", "target", "public.own", &["FORCE"]);
     checked.has("warns", "not-owner", "target", "hidden.h", &["ALTER TABLE \"hidden\".\"h\" OWNER TO"]);
     let grant = if is_since(15, &pair.target).await {

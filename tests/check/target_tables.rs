@@ -14,7 +14,7 @@ async fn what_is_in_the_way_on_the_target_is_told() {
          CREATE TABLE subscribed (id int PRIMARY KEY); CREATE TABLE absent (id int PRIMARY KEY);
          CREATE TABLE shared (id int PRIMARY KEY);
          CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY LIST (id);
-         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1)",
+         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE parts_2 PARTITION OF parts FOR VALUES IN (2)",
     )
     .await;
     pair.target
@@ -27,6 +27,7 @@ async fn what_is_in_the_way_on_the_target_is_told() {
              CREATE TABLE firing (id int PRIMARY KEY); CREATE TABLE subscribed (id int PRIMARY KEY);
              CREATE TABLE shared (id int PRIMARY KEY);
              CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY LIST (id);
+             CREATE TABLE parts_2 PARTITION OF parts DEFAULT;
              CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
              CREATE TRIGGER \"Always\" BEFORE INSERT ON firing FOR EACH ROW EXECUTE FUNCTION f();
              ALTER TABLE firing ENABLE ALWAYS TRIGGER \"Always\";
@@ -67,6 +68,7 @@ async fn what_is_in_the_way_on_the_target_is_told() {
         ("warns", "subscription", "public.subscribed", "the subscription other"),
         ("warns", "event-trigger", "watching", "ALTER EVENT TRIGGER watching DISABLE;"),
         ("warns", "schema-differs", "-", "missing there: "),
+        ("blocks", "partitions-meet", "public.parts_1", "its public.parts_2 takes rows"),
         ("informs", "partition-missing", "public.parts_1", "lacks this partition"),
     ] {
         checked.has(severity, code, "target", object, &[said]);
@@ -85,6 +87,7 @@ async fn what_is_in_the_way_on_the_target_is_told() {
     );
     checked.has("informs", "tables-to-make", "target", "-", &["lacks 1 of the source's tables"]);
     checked.lacks("table-missing");
+    checked.lacks("partitions-meet");
     pair.target
         .batch_execute("ALTER SUBSCRIPTION other DISABLE; ALTER SUBSCRIPTION other SET (slot_name = NONE); DROP SUBSCRIPTION other; DROP EVENT TRIGGER watching")
         .await
