@@ -45,6 +45,11 @@
 //! compares both ends with the ledger, refuses what doesn't fit, and the stream goes on from the
 //! checkpoint. A transaction is sent again only if its rows and its checkpoint were not committed.
 //!
+//! # What is known before
+//!
+//! [`preflight`] looks at both ends before anything is made there, and tells what a start would refuse and what would
+//! hurt later, each with what mends it.
+//!
 //! # How it is proved
 //!
 //! [`verify`] compares both sides while they are live, chunk by chunk, and tells what is in flight from what differs;

@@ -31,8 +31,8 @@ pub(super) async fn look(check: &mut Check<'_>, source: &Asked, known: &Known) -
     check.findings.extend(durability(server));
     let looked = other_slots(check, source).await;
     check.looked(SIDE, looked);
-    // What is known to fail needs no attempt.
-    if !can_connect {
+    // What is known to fail needs no attempt. That the daemon has the last one is no harm.
+    if !can_connect || server.walsenders_free < 1 {
         return None;
     }
     match connection::replication(check.config).await {

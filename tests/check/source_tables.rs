@@ -155,6 +155,7 @@ async fn a_role_that_may_not_is_told_with_the_grants() {
     pair.target
         .batch_execute(
             "CREATE ROLE check_plain LOGIN; CREATE SCHEMA hidden; CREATE SEQUENCE t_id_seq;
+             REVOKE CREATE ON SCHEMA public FROM PUBLIC;
              CREATE TABLE t (id int PRIMARY KEY DEFAULT nextval('t_id_seq'), v int UNIQUE); CREATE TABLE hidden.h (id int);
              CREATE TABLE p (id int PRIMARY KEY); ALTER TABLE p ENABLE ROW LEVEL SECURITY; GRANT ALL ON p TO check_plain;
              CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO check_plain;
