@@ -103,7 +103,8 @@ fn missing(check: &Check<'_>, target: &Asked, extension: &Extension, row: &Row) 
     let version: Option<&str> = row.get("available");
     let what = format!("the extension is not there yet; {} can be had", version.unwrap_or("it"));
     if may_create && check.config.schema.copy {
-        return Finding::informs("extension-to-make", SIDE, what).why("it is made at the first start");
+        return Finding::informs("extension-to-make", SIDE, what)
+            .why("it is made at the first start if anything that is made there needs it");
     }
     let schema = quote_identifier(&extension.schema);
     let create = match extension.schema.as_str() {

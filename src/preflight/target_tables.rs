@@ -14,8 +14,8 @@ use crate::config::ExistingRows;
 use crate::connect::Mode;
 use crate::copy::takes_others;
 use crate::fault::{Fault, Result, Side};
-use crate::schema;
 use crate::schema::diff::What;
+use crate::schema::{self, apply};
 
 const SIDE: Side = Side::Target;
 
@@ -232,14 +232,15 @@ async fn columns(
     let there: Vec<&SourceTable> =
         wanted.tables.iter().filter(|table| !lacking.contains(&table.name)).collect();
     for missing in missing_on_target(&target.session, &there).await? {
-        if let Some(column) = missing.strip_prefix("column ") {
-            check.add(
-                Finding::blocks("column-missing", SIDE, "the target lacks the column")
-                    .object(column)
-                    .why("its values have no place there")
-                    .mend("cdc schema diff has the statement"),
-            );
-        }
+        let Some(column) = missing.strip_prefix("column ") else { continue };
+        let what = "the target lacks the column";
+        let finding = match check.config.schema.copy {
+            true => Finding::informs("columns-to-make", SIDE, what).why("it is added at the first start"),
+            false => Finding::blocks("column-missing", SIDE, what)
+                .why("its values have no place there, and [schema] copy is false")
+                .mend("cdc schema diff has the statement"),
+        };
+        check.add(finding.object(column));
     }
     Ok(())
 }
@@ -411,6 +412,12 @@ async fn schema_differs(check: &mut Check<'_>, source: &Asked, target: &Asked) -
     }
     if different > 0 {
         said.push(format!("different there: {different}"));
+    }
+    if check.config.schema.copy && apply::is_needed(&diff) {
+        // It runs that program on this host.
+        if let Err(fault) = apply::programs(source.server.major().unsigned_abs()) {
+            check.add(Finding::of_fault("pg-dump", &fault));
+        }
     }
     if !said.is_empty() {
         check.add(

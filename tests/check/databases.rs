@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::support::pair::{self, Pair, connect};
-use super::{as_role, check};
+use super::{as_role, check, run, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_owners_and_an_empty_target_are_enough() {
     let mut pair = Pair::new("check_owners").await;
+    pair.config = "[schema]\n".to_owned();
     pair.source
         .batch_execute(
             "CREATE ROLE check_owner LOGIN REPLICATION; ALTER DATABASE check_owners OWNER TO check_owner",
@@ -144,8 +145,7 @@ async fn a_lock_on_a_table_is_not_waited_for() {
     pair.write("CREATE TABLE t (id int)").await;
     pair.write("BEGIN; LOCK TABLE t").await;
     let began = Instant::now();
-    let output = pair.run(&["check"]);
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = text(&pair);
     assert!(began.elapsed().as_secs() < 20, "it took {:?}", began.elapsed());
     assert!(text.contains("source  public.t: no replica identity"), "{text}");
     assert!(
@@ -197,7 +197,7 @@ async fn one_end_that_can_not_be_reached_keeps_nobody_from_looking_at_the_other(
     pair.daemon_source_url = source;
     let checked = check(&pair);
     assert_eq!((checked.code, &checked.report["outcome"]), (1, &"blocked".into()));
-    assert_eq!(pair.run(&["check", "--jsonn"]).status.code(), Some(64));
+    assert_eq!(run(&pair, &["--jsonn"]).status.code(), Some(64));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +216,7 @@ async fn a_thousand_tables_are_looked_at_in_seconds() {
     assert_eq!(checked.all("blocks").len(), 1000);
     assert!(took.as_secs() < 20, "it took {took:?}");
     eprintln!("1,000 tables: {took:?}");
-    let text = String::from_utf8(pair.run(&["check"]).stdout).unwrap();
+    let text = text(&pair);
     assert!(text.contains("and 980 more that --json lists") && text.lines().count() < 100, "{text}");
 }
 

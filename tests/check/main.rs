@@ -11,8 +11,11 @@ mod target_tables;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::path::Path;
+use std::process::Output;
+
 use serde_json::Value;
-use support::pair::Pair;
+use support::pair::{Pair, assert_well_said};
 use tokio_postgres::Client;
 
 /// What `cdc check` has said.
@@ -23,9 +26,28 @@ pub struct Checked {
     pub report: Value,
 }
 
+/// `cdc check` with these arguments.
+pub fn run(pair: &Pair, arguments: &[&str]) -> Output {
+    let mut command = pair.command();
+    if !pair.environment.iter().any(|(name, _)| name == "CDC_PG_DUMP") {
+        // One that reads every source.
+        let newest = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers/vector-18/bin/pg_dump");
+        command.env("CDC_PG_DUMP", newest);
+    }
+    let output = command.arg("check").args(arguments).output().unwrap();
+    assert_well_said(&String::from_utf8_lossy(&output.stdout));
+    assert_well_said(&String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The text of `cdc check`.
+pub fn text(pair: &Pair) -> String {
+    String::from_utf8(run(pair, &[]).stdout).unwrap()
+}
+
 /// `cdc check --json`.
 pub fn check(pair: &Pair) -> Checked {
-    let output = pair.run(&["check", "--json"]);
+    let output = run(pair, &["--json"]);
     let text = String::from_utf8_lossy(&output.stdout);
     let report: Value = serde_json::from_str(&text)
         .unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr)));

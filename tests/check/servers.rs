@@ -8,6 +8,7 @@ use cdc::fault::Side;
 use cdc::replication::Walsender;
 
 use super::support::pair::{self, Pair, connect, is_since, number};
+use super::support::supabase::project;
 use super::{check, inventory};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +142,9 @@ async fn a_newer_source_is_told_and_what_only_its_version_has() {
         .await
         .unwrap();
     let target = pair::target().start().await.unwrap();
-    let pair = Pair::on(&source, &target, "newer").await;
+    let mut pair = Pair::on(&source, &target, "newer").await;
+    pair.config = "[schema]\n".to_owned();
+    pair.environment = vec![("CDC_PG_DUMP".to_owned(), "/nonexistent/pg_dump".to_owned())];
     pair.write(
         "CREATE TABLE t (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED);
          CREATE TABLE full_one (id int, twice int GENERATED ALWAYS AS (id * 2) STORED); ALTER TABLE full_one REPLICA IDENTITY FULL;
@@ -155,7 +158,29 @@ async fn a_newer_source_is_told_and_what_only_its_version_has() {
         checked.has("warns", "older-target", "target", "-", &["the source 18"]);
         checked.has("blocks", "extension-unavailable", "target", "vector", &["no such extension"]);
     }
+    checked.has(
+        "blocks",
+        "pg-dump",
+        "both",
+        "-",
+        &["there is no pg_dump in /nonexistent/pg_dump", "CDC_PG_DUMP"],
+    );
     checked.has("warns", "idle-slot-timeout", "source", "-", &["idle_replication_slot_timeout is 1h"]);
     checked.has("blocks", "publication-generated", "source", "-", &["publish_generated_columns = none"]);
     checked.has("blocks", "no-replica-identity", "source", "public.full_one", &["without generated columns"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_at_supabase_is_looked_at_as_its_own_role() {
+    let source = project().await;
+    let target = pair::target().start().await.unwrap();
+    let mut pair = Pair::on(&source, &target, "moving").await;
+    pair.daemon_source_url = source.url("postgres");
+    pair.config = "[schema]\n".to_owned();
+    let checked = check(&pair);
+    assert_eq!((checked.code, checked.all("blocks")), (0, vec![]), "{:#}", checked.report);
+    checked.has("informs", "tables-to-make", "target", "-", &[]);
+    checked.has("informs", "extension-to-make", "target", "citext", &[]);
+    let said = checked.report.to_string();
+    assert!(!said.contains("auth.") && !said.contains("storage."), "it tells of the provider's own: {said}");
 }

@@ -1,7 +1,7 @@
 //! The source's tables, in every state that matters, and roles that may not read or publish them.
 
 use super::support::pair::{Pair, connect, is_since};
-use super::{as_role, check};
+use super::{as_role, check, text};
 
 /// What makes the tables of the first test, on the source only.
 const TABLES: &str = "
@@ -44,7 +44,8 @@ async fn every_kind_of_table_is_told_with_what_mends_it() {
     {
         pair.write("SELECT pg_stat_clear_snapshot()").await;
     }
-    pair.config = "[tables]\nexclude = [\"legacy.*\"]\ninsert_only = [\"public.events\"]\n".to_owned();
+    pair.config =
+        "[tables]\nexclude = [\"legacy.*\"]\ninsert_only = [\"public.events\"]\n[schema]\n".to_owned();
 
     let checked = check(&pair);
     assert_eq!(checked.code, 1);
@@ -94,8 +95,7 @@ async fn every_kind_of_table_is_told_with_what_mends_it() {
     }
     let mended = check(&pair);
     assert_eq!((mended.code, mended.all("blocks")), (0, vec![]));
-    let output = pair.run(&["check"]);
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = text(&pair);
     assert!(text.starts_with("check_tables: nothing stands in the way (blocks 0, warns "), "{text}");
     let warns = text.find("\nWARNS\n").unwrap();
     assert!(warns < text.find("\nINFORMS\n").unwrap() && !text.contains('\u{1b}'), "{text}");
@@ -107,6 +107,7 @@ async fn every_kind_of_table_is_told_with_what_mends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_not_is_told_with_the_grants() {
     let mut pair = Pair::new("check_roles").await;
+    pair.config = "[schema]\n".to_owned();
     pair.write(
         "CREATE ROLE check_plain LOGIN; CREATE SCHEMA hidden;
          CREATE TABLE t (id serial PRIMARY KEY); CREATE TABLE hidden.h (id int PRIMARY KEY);

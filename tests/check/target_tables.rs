@@ -75,7 +75,7 @@ async fn what_is_in_the_way_on_the_target_is_told() {
     }
     checked.lacks("tables-to-make");
 
-    pair.config = "[tables]\nexisting_rows = \"replace\"\n".to_owned();
+    pair.config = "[tables]\nexisting_rows = \"replace\"\n[schema]\n".to_owned();
     let checked = check(&pair);
     checked.has("informs", "existing-rows", "target", "public.full_one", &["will be replaced"]);
     checked.has(
@@ -86,6 +86,7 @@ async fn what_is_in_the_way_on_the_target_is_told() {
         &["a foreign key of public.refers"],
     );
     checked.has("informs", "tables-to-make", "target", "-", &["lacks 1 of the source's tables"]);
+    checked.has("informs", "columns-to-make", "target", "Missing of public.less", &["lacks the column"]);
     checked.lacks("table-missing");
     checked.lacks("partitions-meet");
     pair.target
@@ -97,6 +98,7 @@ async fn what_is_in_the_way_on_the_target_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn extensions_are_told_by_whether_the_target_has_them_or_could() {
     let mut pair = Pair::new("check_extensions").await;
+    pair.config = "[schema]\n".to_owned();
     pair.write(
         "CREATE SCHEMA extensions; CREATE EXTENSION hstore; CREATE EXTENSION citext SCHEMA extensions; CREATE EXTENSION bloom;
          CREATE EXTENSION pg_trgm; CREATE EXTENSION pageinspect; CREATE EXTENSION \"uuid-ossp\" SCHEMA extensions;
