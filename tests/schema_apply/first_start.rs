@@ -1,8 +1,12 @@
 //! `cdc run` alone makes the schema, copies and follows.
 
-use cdc::demo::data::Example;
+use std::path::Path;
 
-use super::{assert_same, connect, dump, owned, similar};
+use cdc::demo::data::Example;
+use cdc::demo::{Binaries, Cluster};
+
+use super::support::pair::Pair;
+use super::{apply, assert_same, connect, dump, make_owned, newest_dump, owned, similar};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_arrives_through_the_daemon_alone() {
@@ -53,5 +57,33 @@ async fn a_nasty_schema_with_rows_arrives_and_its_materialized_views_are_filled(
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 1));
     assert_same(&pair);
     similar(&dump(&pair.source_url), &dump(&pair.target_url));
+    pair.ends_equal(daemon).await;
+}
+
+/// A server of the wheel that `make vector` unpacks.
+async fn vector_server(name: &str, version: &str) -> Cluster {
+    let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers").join(version).join("bin");
+    assert!(bin.exists(), "there is no server with pgvector in {}: run `make vector`", bin.display());
+    Cluster::builder(name).binaries(Binaries::at(bin).unwrap()).start().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_only_a_superuser_can_make_is_asked_for_and_then_the_shop_arrives() {
+    let (source, target) =
+        (vector_server("source", "vector-16").await, vector_server("target", "vector-18").await);
+    let mut pair = make_owned(Pair::on(&source, &target, "shop").await).await;
+    pair.environment = vec![("CDC_PG_DUMP".to_owned(), newest_dump().display().to_string())];
+    let superuser = connect(&pair.source_url).await;
+    superuser.batch_execute("CREATE EXTENSION vector").await.unwrap();
+    pair.write(Example::Shop.schema()).await;
+    Example::Shop.load(&pair.source, 1).await.unwrap();
+    let (_, report) = apply(&pair, &[]);
+    let failed = &report["failed"][0];
+    assert_eq!((&failed["kind"], &failed["sqlstate"]), (&"extension".into(), &"42501".into()), "{report:#}");
+    assert!(failed["why"].as_str().unwrap().contains("CREATE EXTENSION IF NOT EXISTS vector"), "{report:#}");
+    pair.refuses(2, &["the schema can't be copied: ", "table public.products"]).await;
+    pair.target.batch_execute("CREATE EXTENSION vector").await.unwrap();
+    let daemon = pair.streaming().await;
+    assert_same(&pair);
     pair.ends_equal(daemon).await;
 }
