@@ -371,3 +371,24 @@ async fn a_rate_is_that_of_the_last_half_minute() {
     assert_eq!((progress.fraction, progress.rows), (0.75, 6100));
     assert!(is_near(progress.eta_seconds.unwrap(), 0.25 / (1.5 / 4.0 / 30.0)), "{progress:?}");
 }
+
+#[tokio::test]
+async fn a_ledger_that_held_back_constraints_only_is_completed_and_keeps_its_rows() {
+    let life = Life::first("earlier").await;
+    life.writer
+        .batch_execute(
+            "ALTER TABLE cdc.held_back DROP COLUMN until,
+               ADD CHECK (kind IN ('index', 'constraint', 'foreign key'));
+             INSERT INTO cdc.held_back (name, schema_name, table_name, kind, object_name, tablespace, put_back)
+             VALUES ('earlier', 'public', 't', 'index', 'i', '', '{}')",
+        )
+        .await
+        .unwrap();
+    life.ledger.next_epoch().await.unwrap().unwrap();
+    let add = "INSERT INTO cdc.held_back (name, schema_name, table_name, kind, object_name, tablespace, put_back, until)
+               VALUES ('earlier', 'public', 't', 'trigger', 'g', '', '{}', 'cutover')";
+    life.writer.batch_execute(add).await.unwrap();
+    let held = cdc::schema::held(&*life.writer, "earlier").await.unwrap();
+    let held: Vec<_> = held.iter().map(|held| (held.object.as_str(), held.until.as_str())).collect();
+    assert_eq!(held, [("i", "copy"), ("g", "cutover")]);
+}
