@@ -103,18 +103,25 @@ async fn adopted(
     published: &[Published],
 ) -> Result<Vec<TableName>, Error> {
     let oids: Vec<u32> = published.iter().map(|table| table.oid).collect();
-    let tables: Vec<String> = published.iter().map(|table| table.name.to_sql()).collect();
-    let roots: Vec<Option<String>> =
-        published.iter().map(|table| table.root.as_ref().map(TableName::to_sql)).collect();
+    let (schemas, tables): (Vec<&str>, Vec<&str>) =
+        published.iter().map(|table| (&*table.name.schema, &*table.name.name)).unzip();
+    let root = |of: fn(&TableName) -> &str| -> Vec<Option<&str>> {
+        published.iter().map(|table| table.root.as_ref().map(of)).collect()
+    };
+    // By their names: to_regclass() fails where the role may not look into the schema.
     let rows = client
         .query(
-            "SELECT DISTINCT n.nspname::text, c.relname::text
-               FROM unnest($2::oid[], $3::text[], $4::text[]) AS p (relation, name, root)
+            "SELECT DISTINCT CASE WHEN is_there THEN p.schema_name ELSE p.root_schema END,
+                    CASE WHEN is_there THEN p.table_name ELSE p.root_name END
+               FROM unnest($2::oid[], $3::text[], $4::text[], $5::text[], $6::text[])
+                      AS p (relation, schema_name, table_name, root_schema, root_name)
                JOIN cdc.copy AS a ON a.name = $1 AND a.relation = p.relation
-               JOIN pg_catalog.pg_class AS c
-                 ON c.oid = coalesce(pg_catalog.to_regclass(p.name), pg_catalog.to_regclass(p.root))
-               JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace",
-            &[&name, &oids, &tables, &roots],
+              CROSS JOIN LATERAL (SELECT EXISTS (
+                      SELECT FROM pg_catalog.pg_class AS c
+                        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                       WHERE n.nspname = p.schema_name AND c.relname = p.table_name)) AS t (is_there)
+              WHERE is_there OR p.root_name IS NOT NULL",
+            &[&name, &oids, &schemas, &tables, &root(|root| &root.schema), &root(|root| &root.name)],
         )
         .await?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
