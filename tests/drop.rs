@@ -57,7 +57,7 @@ async fn left(pair: &Pair, name: &str) -> [i64; 4] {
 
 /// Somebody who reads from the slot under this application name.
 async fn reader(pair: &Pair, application: &str) -> ReplicationStream {
-    let info = ConnInfo::parse(&pair.source_url, &Environment::empty()).unwrap();
+    let info = ConnInfo::parse(&pair.daemon_source_url, &Environment::empty()).unwrap();
     let walsender = Walsender::connect(&info, Side::Source, application).await.unwrap();
     let slot = format!("cdc_{}", pair.name);
     walsender.start_replication(&slot, Lsn::ZERO, std::slice::from_ref(&slot)).await.unwrap()
