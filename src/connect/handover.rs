@@ -58,7 +58,7 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// As of [`super::open`], and if there can be no socket.
+    /// As of [`super::open()`], and if there can be no socket.
     pub(crate) async fn open(info: &ConnInfo, side: Side, application_name: &str) -> Result<Self> {
         let (wire, greeting) = super::open(info, side, application_name, Purpose::Sql).await?;
         let broken = |e: io::Error| {

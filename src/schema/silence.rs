@@ -40,7 +40,7 @@ pub async fn refuse_stirring(client: &impl GenericClient, table: &TableName, mod
 /// Silences all of them, each in a transaction of its own, and tells the log what is held back since.
 ///
 /// # Errors
-/// As of [`super::silence`], of the first that failed; the others are silent.
+/// As of [`super::silence()`], of the first that failed; the others are silent.
 pub async fn silence_all(client: &Client, name: &str, published: &[Published], mode: Mode) -> Result<()> {
     if mode == Mode::Owner {
         stay_without_foreign_keys(client, name).await?;
