@@ -407,7 +407,9 @@ impl Drift {
         if shape.as_ref() != Some(&next) {
             record_shape(&self.target, &self.name, relation, &next).await?;
         }
-        let is_unfinished = next.columns.iter().any(|column| column.unfinished.is_some());
+        let is_copied = ends.unfinished.contains(&relation);
+        let waits = |lsn: Option<Lsn>| lsn.is_some_and(|lsn| is_copied || lsn > ends.checkpoint);
+        let is_unfinished = next.columns.iter().any(|column| waits(column.unfinished));
         self.is_waiting |= is_unfinished || !next.earlier.is_empty();
         let known = Known::new(&next, &target, columns);
         self.known.insert(relation, known);
@@ -511,23 +513,22 @@ impl Drift {
         target: &Table,
         next: &mut Shape,
     ) -> Result<Vec<String>> {
-        let is_due = |lsn: Option<Lsn>| lsn.is_some_and(|lsn| lsn <= ends.checkpoint);
+        let checkpoint = ends.checkpoint;
+        let is_due = |lsn: Option<Lsn>| lsn.is_some_and(|lsn| lsn <= checkpoint);
         if ends.unfinished.contains(&source.oid) || !next.columns.iter().any(|c| is_due(c.unfinished)) {
             return Ok(Vec::new());
         }
-        let checkpoint = ends.checkpoint;
         let (there, here) = self.objects(ends, false).await?;
         let object = |catalog: &Catalog, table: &Table, name: &str| {
             let object = table.by_name(name)?.object.clone();
             catalog.get(&(Kind::Column, object)).cloned()
         };
         let mut statements = Vec::new();
-        for column in next.columns.iter_mut().filter(|c| c.unfinished.is_some_and(|lsn| lsn <= checkpoint)) {
+        for column in next.columns.iter().filter(|column| is_due(column.unfinished)) {
             let both = object(&there, source, &column.name).zip(object(&here, target, &column.name));
             if let Some((wanted, has)) = both {
                 statements.extend(finishing(target.altered_as(), &column.name, &wanted, &has));
             }
-            column.unfinished = None;
         }
         let owners = there.iter().filter(|(id, object)| {
             id.0 == Kind::SequenceOwner
@@ -537,16 +538,16 @@ impl Drift {
         let owners: Vec<String> =
             owners.flat_map(|(_, object)| object.make.clone().unwrap_or_default()).collect();
         let all = [needed(&statements, &there, &here), statements, owners].concat();
-        if all.is_empty() || self.ddl == Ddl::None {
+        if !all.is_empty() && (self.ddl == Ddl::None || self.make(target.altered_as(), &all).await?.is_err())
+        {
             return Ok(all);
         }
-        match self.make(target.altered_as(), &all).await? {
-            Ok(()) => {
-                ends.objects = None;
-                Ok(Vec::new())
-            }
-            Err(_) => Ok(all),
-        }
+        next.columns
+            .iter_mut()
+            .filter(|column| is_due(column.unfinished))
+            .for_each(|column| column.unfinished = None);
+        ends.objects = None;
+        Ok(Vec::new())
     }
 
     async fn is_there(&self, function: &str, name: &str) -> Result<bool> {
