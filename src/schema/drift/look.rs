@@ -12,10 +12,7 @@ use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Ledger, ask_again, record_shape};
 use crate::lsn::Lsn;
-use crate::schema::diff::Kind;
-use crate::schema::diff::mend::mend;
-use crate::schema::diff::read::{Catalog, Id, Object, catalog, relocate};
-use crate::schema::diff::tokens::literals;
+use crate::schema::diff::read::{Catalog, catalog, relocate};
 
 /// What a person has to run on the target for a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +25,9 @@ pub struct Open {
     pub stops: bool,
     /// Why one of them could not be run by ourselves.
     pub refusal: Option<String>,
+    /// Changes from before can still come. A column or a table that got its new name too early would take them for
+    /// those of another one.
+    pub is_early: bool,
 }
 
 /// The catalogs of both sides, and what was seen there last.
@@ -45,10 +45,12 @@ pub struct Drift {
     /// What the stream is decoded with.
     pub publications: Vec<String>,
     seen: [String; 2],
-    open: BTreeMap<u32, Open>,
+    pub(super) open: BTreeMap<u32, Open>,
     /// What the log was told of that last.
     told: Vec<Open>,
     known: HashMap<u32, Known>,
+    /// The digests of tables that need a person, and a position behind what has made them so.
+    since: HashMap<u32, (Option<String>, Lsn)>,
     /// What was done since somebody has taken that.
     done: Vec<String>,
     /// Something is to be done when the checkpoint has come further.
@@ -59,16 +61,16 @@ pub struct Drift {
 const NOT_ALIKE: &str = "schema";
 
 /// What one look has at hand.
-struct Ends {
-    published: BTreeMap<u32, PublishedTable>,
-    there: BTreeMap<u32, Table>,
-    here: BTreeMap<u32, Table>,
+pub(super) struct Ends {
+    pub(super) published: BTreeMap<u32, PublishedTable>,
+    pub(super) there: BTreeMap<u32, Table>,
+    pub(super) here: BTreeMap<u32, Table>,
     /// A position of the source's log behind all of that.
-    at: Lsn,
-    checkpoint: Lsn,
+    pub(super) at: Lsn,
+    pub(super) checkpoint: Lsn,
     /// Tables that are being copied, or will be.
-    unfinished: Vec<u32>,
-    objects: Option<(Catalog, Catalog)>,
+    pub(super) unfinished: Vec<u32>,
+    pub(super) objects: Option<(Catalog, Catalog)>,
 }
 
 impl Drift {
@@ -93,6 +95,7 @@ impl Drift {
             open: BTreeMap::new(),
             told: Vec::new(),
             known: HashMap::new(),
+            since: HashMap::new(),
             done: Vec::new(),
             is_waiting: false,
         }
@@ -241,7 +244,7 @@ impl Drift {
     }
 
     /// Both schemas, read when they are needed.
-    async fn objects(&self, ends: &mut Ends, anew: bool) -> Result<(Catalog, Catalog)> {
+    pub(super) async fn objects(&self, ends: &mut Ends, anew: bool) -> Result<(Catalog, Catalog)> {
         if let Some(objects) = &ends.objects
             && !anew
         {
@@ -255,118 +258,12 @@ impl Drift {
     }
 
     /// The source's objects as they would be on the target, and those that are there.
-    async fn catalogs(&self, schemas: &[String]) -> Result<(Catalog, Catalog)> {
+    pub(super) async fn catalogs(&self, schemas: &[String]) -> Result<(Catalog, Catalog)> {
         let (there, here) = tokio::try_join!(
             catalog(&self.source, Side::Source, schemas),
             catalog(&self.target, Side::Target, schemas)
         )?;
         Ok((relocate(&self.source, there, &here).await?, here))
-    }
-
-    /// Makes tables that the target lacks, with what belongs to them: a new table, or a partitioned one with its
-    /// partitions. Says what is in the way, or what a person has to run.
-    ///
-    /// # Errors
-    /// If a database can't be asked.
-    pub async fn make_tables(&mut self, name: &TableName, tables: &[TableName]) -> Result<Option<Fault>> {
-        if self.is_there("to_regclass", &name.to_sql()).await? {
-            return Ok(None);
-        }
-        let schemas: BTreeSet<&String> = tables.iter().map(|table| &table.schema).collect();
-        let schemas: Vec<String> = schemas.into_iter().cloned().collect();
-        let (there, here) = self.catalogs(&schemas).await?;
-        let is_theirs = |(id, object): &(&Id, &Object)| {
-            object.table.as_ref().is_some_and(|table| tables.contains(table)) && !here.contains_key(id)
-        };
-        let mut objects: Vec<&Object> = there.iter().filter(is_theirs).map(|(_, object)| object).collect();
-        // Sequences are made with what needs them.
-        objects
-            .retain(|object| !matches!(object.kind, Kind::Column | Kind::Sequence) && object.make.is_some());
-        // Parents before those that have them.
-        objects.sort_by_key(|object| {
-            (
-                object.kind,
-                object.facet("partition of").is_some() || object.facet("inherits").is_some(),
-                object.oid,
-            )
-        });
-        let has_rows = |object: &&Object| matches!(object.kind, Kind::Table | Kind::PrimaryKey);
-        let (first, then): (Vec<&Object>, Vec<&Object>) = objects.into_iter().partition(has_rows);
-        let statements = |objects: &[&Object], here: &Catalog| -> Vec<String> {
-            let statements: Vec<String> =
-                objects.iter().flat_map(|object| object.make.clone().unwrap_or_default()).collect();
-            [needed(&statements, &there, here), statements].concat()
-        };
-        let first = statements(&first, &here);
-        let fault = |what: String| {
-            let remedy = format!("on the target: {}; it is followed by itself then", first.join("; "));
-            Fault::person(what).on(Side::Target).table(name.to_string()).remedy(remedy)
-        };
-        if self.ddl == Ddl::None {
-            return Ok(Some(fault("the source has a new table, which the target lacks".to_owned())));
-        }
-        if let Err(refusal) = self.make(name, &first).await? {
-            return Ok(Some(fault(format!(
-                "the source has a new table, which the target refuses: {refusal}"
-            ))));
-        }
-        let (_, here) = self.catalogs(&schemas).await?;
-        for object in then {
-            // What can't be made now is missing in `cdc schema diff`.
-            if let Err(refusal) = self.make(name, &statements(&[object], &here)).await? {
-                tracing::warn!(table = %name, "{} {} is not made: {refusal}", object.kind.as_str(), object.name);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The labels of enums that the target lacks.
-    async fn enums(&mut self, ends: &mut Ends) -> Result<Option<String>> {
-        let labels = "SELECT enumtypid::pg_catalog.regtype::text, enumlabel::text FROM pg_catalog.pg_enum ORDER BY 1, enumsortorder";
-        let (there, here) = tokio::join!(self.source.query(labels, &[]), self.target.query(labels, &[]));
-        let there = there.map_err(|e| Fault::sql(Side::Source, "reading the enums", &e))?;
-        let here = here.map_err(|e| Fault::sql(Side::Target, "reading the enums", &e))?;
-        let here: BTreeSet<(String, String)> = here.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let types: BTreeSet<&String> = here.iter().map(|(name, _)| name).collect();
-        let lacks = |row: &tokio_postgres::Row| {
-            let (name, label): (String, String) = (row.get(0), row.get(1));
-            types.contains(&name) && !here.contains(&(name, label))
-        };
-        if !there.iter().any(lacks) {
-            return Ok(None);
-        }
-        let (there, here) = self.objects(ends, false).await?;
-        let mut done = Vec::new();
-        for (id, object) in there.iter().filter(|(id, _)| id.0 == Kind::Enum) {
-            let Some(target) = here.get(id).filter(|target| target.facets != object.facets) else { continue };
-            let statements = match renamed_label(object, target) {
-                Some(rename) => Err(rename),
-                None => Ok(mend(object, target, &["labels"])),
-            };
-            match statements {
-                Ok(statements) if statements.is_empty() => {}
-                Ok(statements) if self.ddl == Ddl::Additive => {
-                    for statement in &statements {
-                        // In transactions of their own: a value can't be used in the one that adds it.
-                        let added = self.target.batch_execute(statement).await;
-                        added.map_err(|e| Fault::sql(Side::Target, "adding a value to an enum", &e))?;
-                        tracing::info!("made on the target: {statement}");
-                    }
-                    done.push(format!("the enum {} has got values", object.name));
-                }
-                Ok(statements) | Err(statements) => {
-                    for (relation, table) in users(&ends.there, &object.name) {
-                        let open = self.open.entry(relation).or_default();
-                        open.table = table;
-                        open.statements.extend(statements.iter().cloned());
-                    }
-                }
-            }
-        }
-        if !done.is_empty() {
-            self.objects(ends, true).await?;
-        }
-        Ok((!done.is_empty()).then(|| done.join(", ")))
     }
 
     /// Brings one table of the target to what the source's is. Says what was done.
@@ -475,6 +372,14 @@ impl Drift {
             record_shape(&self.target, &self.name, source.oid, &next).await?;
             self.target.batch_execute("COMMIT").await.map_err(|e| recording(&e))?;
         }
+        if open.stops {
+            let since = self.since.entry(source.oid).or_default();
+            if since.0 != source.digest || since.1 == Lsn::ZERO {
+                *since = (source.digest.clone(), ends.at);
+            }
+            open.is_early = since.1 > ends.checkpoint;
+            self.is_waiting |= open.is_early;
+        }
         if !open.statements.is_empty() {
             let known = self.open.entry(source.oid).or_default();
             open.statements.splice(0..0, std::mem::take(&mut known.statements));
@@ -490,67 +395,25 @@ impl Drift {
     }
 
     /// Makes it; or says why the target refuses that.
-    async fn make(&self, table: &TableName, statements: &[String]) -> Result<Result<(), String>> {
+    pub(super) async fn make(
+        &mut self,
+        table: &TableName,
+        statements: &[String],
+    ) -> Result<Result<(), String>> {
         let Err(error) = make(&self.target, table, statements).await else {
             tracing::info!("made on the target: {}", statements.join("; "));
             return Ok(Ok(()));
         };
         let fault = Fault::sql(Side::Target, "changing the schema", &error).table(table.to_string());
-        match fault.reaction() {
-            Reaction::Retry => Err(fault),
-            Reaction::Person | Reaction::CopyAgain | Reaction::Usage | Reaction::Bug => {
-                Ok(Err(fault.what().to_owned()))
-            }
+        if fault.is_unreachable() {
+            return Err(fault);
         }
+        // A lock that can't be had for now, say: meanwhile the stream goes on as far as it can.
+        self.is_waiting |= fault.reaction() == Reaction::Retry;
+        Ok(Err(fault.what().to_owned()))
     }
 
-    /// Gives new columns the default that they have on the source, and NOT NULL, once every row of before is here.
-    /// Gives the statements that may not be run.
-    async fn finish(
-        &mut self,
-        ends: &mut Ends,
-        source: &Table,
-        target: &Table,
-        next: &mut Shape,
-    ) -> Result<Vec<String>> {
-        let checkpoint = ends.checkpoint;
-        let is_due = |lsn: Option<Lsn>| lsn.is_some_and(|lsn| lsn <= checkpoint);
-        if ends.unfinished.contains(&source.oid) || !next.columns.iter().any(|c| is_due(c.unfinished)) {
-            return Ok(Vec::new());
-        }
-        let (there, here) = self.objects(ends, false).await?;
-        let object = |catalog: &Catalog, table: &Table, name: &str| {
-            let object = table.by_name(name)?.object.clone();
-            catalog.get(&(Kind::Column, object)).cloned()
-        };
-        let mut statements = Vec::new();
-        for column in next.columns.iter().filter(|column| is_due(column.unfinished)) {
-            let both = object(&there, source, &column.name).zip(object(&here, target, &column.name));
-            if let Some((wanted, has)) = both {
-                statements.extend(finishing(target.altered_as(), &column.name, &wanted, &has));
-            }
-        }
-        let owners = there.iter().filter(|(id, object)| {
-            id.0 == Kind::SequenceOwner
-                && object.table.as_ref() == Some(&source.name)
-                && !here.contains_key(id)
-        });
-        let owners: Vec<String> =
-            owners.flat_map(|(_, object)| object.make.clone().unwrap_or_default()).collect();
-        let all = [needed(&statements, &there, &here), statements, owners].concat();
-        if !all.is_empty() && (self.ddl == Ddl::None || self.make(target.altered_as(), &all).await?.is_err())
-        {
-            return Ok(all);
-        }
-        next.columns
-            .iter_mut()
-            .filter(|column| is_due(column.unfinished))
-            .for_each(|column| column.unfinished = None);
-        ends.objects = None;
-        Ok(Vec::new())
-    }
-
-    async fn is_there(&self, function: &str, name: &str) -> Result<bool> {
+    pub(super) async fn is_there(&self, function: &str, name: &str) -> Result<bool> {
         let sql = format!("SELECT pg_catalog.{function}($1) IS NOT NULL");
         let row = self.target.query_one(&sql, &[&name]).await;
         Ok(row.map_err(|e| Fault::sql(Side::Target, "looking for a name", &e))?.get(0))
@@ -567,7 +430,13 @@ impl Drift {
                     format!("the source's table has changed, and the target refuses that: {refusal}")
                 }
             };
-            let fault = Fault::person(what).on(Side::Target).table(&open.table).remedy(remedy(open));
+            let remedy = match open.is_early {
+                true => {
+                    "nothing yet: the statement is said when the changes from before have come".to_owned()
+                }
+                false => remedy(open),
+            };
+            let fault = Fault::person(what).on(Side::Target).table(&open.table).remedy(remedy);
             if !self.told.contains(open) {
                 tracing::warn!("{fault}");
             }
@@ -601,47 +470,4 @@ fn settled(mut shape: Shape, source: &Table, checkpoint: Lsn) -> Shape {
         shape.filenode = source.filenode;
     }
     shape
-}
-
-/// What makes a column's default and NOT NULL the source's.
-fn finishing(table: &TableName, column: &str, wanted: &Object, has: &Object) -> Vec<String> {
-    let mut actions = Vec::new();
-    match (wanted.facet("default"), has.facet("default")) {
-        (wanted, has) if wanted == has => {}
-        (Some(default), _) => actions.push(format!("SET DEFAULT {default}")),
-        (None, _) => actions.push("DROP DEFAULT".to_owned()),
-    }
-    if wanted.facet("not null").is_some() && has.facet("not null").is_none() {
-        actions.push("SET NOT NULL".to_owned());
-    }
-    let column = quote_identifier(column);
-    actions
-        .iter()
-        .map(|action| format!("ALTER TABLE {} ALTER COLUMN {column} {action}", table.to_sql()))
-        .collect()
-}
-
-/// The statement that renames a label: the target has another one where the source has one that it lacks. Rows that
-/// have it look different on the source from then on, and no change says so.
-fn renamed_label(source: &Object, target: &Object) -> Option<Vec<String>> {
-    let labels = |object: &Object| -> Vec<String> {
-        let labels = object.facet("labels").map(literals).unwrap_or_default();
-        labels.into_iter().map(str::to_owned).collect()
-    };
-    let (wanted, has) = (labels(source), labels(target));
-    let renamed = has.iter().filter(|label| !wanted.contains(label)).map(|label| {
-        let place = has.iter().position(|other| other == label)?;
-        let new = wanted.get(place).filter(|new| !has.contains(new))?;
-        Some(format!("ALTER TYPE {} RENAME VALUE {label} TO {new}", source.name))
-    });
-    let renamed: Vec<String> = renamed.flatten().collect();
-    (!renamed.is_empty()).then_some(renamed)
-}
-
-/// The tables with a column of this type.
-fn users(tables: &BTreeMap<u32, Table>, type_name: &str) -> Vec<(u32, String)> {
-    let uses = |table: &&Table| {
-        table.columns.iter().any(|column| column.type_name.trim_end_matches("[]") == type_name)
-    };
-    tables.values().filter(uses).map(|table| (table.oid, table.name.to_string())).collect()
 }

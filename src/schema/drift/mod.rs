@@ -21,9 +21,12 @@
 //! What a change of the stream means is decided by its columns' names ([`Known`]). Columns that nobody has seen end
 //! the engine, a look is taken, and the next one begins at the checkpoint.
 
+mod finish;
 mod known;
+mod labels;
 mod look;
 mod make;
+mod newcomers;
 mod plan;
 mod shape;
 mod values;
