@@ -295,8 +295,6 @@ async fn begin(
     if slot.is_none() {
         Slot::check_room(source).await?;
     }
-    make_schema(config, source, target).await?;
-    wanted.check_target(target).await?;
     let targets = wanted.targets(target).await?;
     refuse_shared(target, &targets, ledger, &config.name).await?;
     let starts_over = ledger.is_starting_over().await?;
@@ -308,6 +306,9 @@ async fn begin(
     if config.tables.existing_rows == ExistingRows::Refuse && !tables_with_rows.is_empty() {
         return Err(existing_rows(&tables_with_rows));
     }
+    make_schema(config, source, target).await?;
+    wanted.check_target(target).await?;
+    let targets = wanted.targets(target).await?;
     ledger.create().await?;
     ledger.record_origin(origin).await?;
     if starts_over || !tables_with_rows.is_empty() {
@@ -354,6 +355,9 @@ async fn make_schema(config: &Config, source: &Session, target: &Session) -> Res
         return Ok(());
     }
     tracing::info!("making what the target lacks of the source's schema");
+    for stays in schema::stays_behind(source).await? {
+        tracing::warn!("{stays}");
+    }
     let applied = apply::apply(config, &apply::Options::default(), &application(config, "schema")).await?;
     tracing::info!("made on the target: {}", applied.counts());
     for omission in &applied.left_out {

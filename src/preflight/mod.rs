@@ -18,6 +18,7 @@ mod connection;
 mod extensions;
 mod finding;
 mod migration;
+mod provider;
 pub(crate) mod refuse;
 mod report;
 mod room;
@@ -168,6 +169,9 @@ impl Check<'_> {
             (self.tell)("comparing the extensions");
             let looked = extensions::look(self, source, target, &wanted).await;
             self.looked(Side::Target, looked);
+            (self.tell)("looking for references to the provider's parts");
+            let looked = provider::look(self, source, target).await;
+            self.looked(Side::Source, looked);
         }
         (self.tell)("measuring how much the source writes");
         if let Some(began) = self.looked(Side::Source, began) {

@@ -181,6 +181,23 @@ async fn a_project_at_supabase_is_looked_at_as_its_own_role() {
     assert_eq!((checked.code, checked.all("blocks")), (0, vec![]), "{:#}", checked.report);
     checked.has("informs", "tables-to-make", "target", "-", &[]);
     checked.has("informs", "extension-to-make", "target", "citext", &[]);
-    let said = checked.report.to_string();
-    assert!(!said.contains("auth.") && !said.contains("storage."), "it tells of the provider's own: {said}");
+    checked.has("warns", "stays-behind", "source", "auth.users", &["rows of auth.users: 7", "passwords"]);
+    checked.has("warns", "stays-behind", "source", "storage.objects", &["the files of Supabase Storage"]);
+    let refers =
+        |object: &str, said: &[&str]| checked.has("warns", "provider-reference", "source", object, said);
+    refers(
+        "public.profiles.profiles_id_fkey",
+        &["refers to table auth.users", "the foreign key is left out"],
+    );
+    refers("public.notes.\"own notes\"", &["function auth.uid()", "stand_ins = true"]);
+    refers("public.notes.\"tell the shop\"", &["the webhook is left out"]);
+    refers("cleanup (0 3 * * *)", &["pg_cron", "nothing runs at that time"]);
+    refers("public.notes", &["published to supabase_realtime"]);
+    refers("public.people", &["view public.people", "auth.users"]);
+    refers("public.ping()", &["net.http_post", "fails on the target"]);
+    // With stand-ins, what they stand in for is no reason to worry.
+    pair.config = "[schema]\nstand_ins = true\n".to_owned();
+    let checked = check(&pair);
+    let own = &["refers to function auth.uid()", "the start makes a stand-in"];
+    checked.has("informs", "provider-reference", "source", "public.notes.\"own notes\"", own);
 }
