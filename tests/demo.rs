@@ -106,6 +106,9 @@ fn the_demo_ends_identical_and_leaves_nothing_behind() {
     let (status, said) = demo.ended();
     assert_eq!(status.code(), Some(0), "{said}");
     for wanted in [
+        "the target's database is empty",
+        "cdc check finds nothing that stands in the way",
+        "cdc schema diff finds the same on both sides",
         "kill -9",
         "cdc run starts again",
         "finds them:\n           different public.clients id=",

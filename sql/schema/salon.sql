@@ -7,7 +7,9 @@ DECLARE
 BEGIN
     FOREACH wanted IN ARRAY ARRAY['anon', 'authenticated', 'service_role'] LOOP
         BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+            END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL; -- it was there, or another session was quicker
         END;

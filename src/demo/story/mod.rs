@@ -8,6 +8,7 @@
 //!                └──────► cdc status, many times ◄─────────────┘
 //!                └──────► compare, at the end    ◄─────────────┤
 //!                └──────► cdc verify, cdc repair ◄── rows that somebody changes
+//!                └──────► cdc check before, cdc schema diff afterwards
 //! ```
 //!
 //! [`tell`] goes through it from the top down; a [`Screen`] shows it.
@@ -25,7 +26,7 @@ pub use screen::Screen;
 use std::time::{Duration, Instant};
 
 use self::migration::Migration;
-use self::proof::prove;
+use self::proof::{compare_schemas, look_first, prove};
 use self::screen::{count, size};
 use self::servers::{EXAMPLE, Servers};
 use self::summary::{Copied, Killed, Summary};
@@ -101,15 +102,18 @@ async fn to_the_end(plan: &Plan, servers: &Servers, screen: &mut Screen) -> Resu
     screen.busy(&format!("filling the source: {} rows", count(plan.scale * EXAMPLE.rows_per_scale())));
     let stock = servers.furnish(plan.scale).await?;
     screen.step(&format!("the source has {} rows in {} tables", count(stock.rows), stock.tables));
-    screen.detail(&format!("{} with the indexes; the target has the same tables, empty", size(stock.bytes)));
+    screen.detail(&format!("{} with the indexes; the target's database is empty", size(stock.bytes)));
 
     let writer = Writer::start(&servers.source_url(), EXAMPLE, plan.changes_per_second, SEED);
     let rate = count(plan.changes_per_second);
     screen.step(&format!("an application inserts, updates and deletes: {rate} rows a second"));
 
+    look_first(servers, screen).await?;
     let mut migration = Migration::start(servers)?;
     let pid = migration.pid();
-    screen.step(&format!("cdc run starts (pid {pid}): it copies and follows at the same time"));
+    screen.step(&format!(
+        "cdc run starts (pid {pid}): it makes the schema, copies and follows at the same time"
+    ));
     let copied = copy(&mut migration, stock.rows, screen).await?;
     screen.step("everything is copied; now it only follows");
     let enough = Instant::now() + plan.stream;
@@ -127,6 +131,7 @@ async fn to_the_end(plan: &Plan, servers: &Servers, screen: &mut Screen) -> Resu
 
     let mut comparison = compared(servers, screen, "every row of every table is compared").await?;
     if comparison.is_equal() {
+        compare_schemas(servers, screen).await?;
         prove(servers, screen).await?;
         comparison = compared(servers, screen, "every row of every table is compared once more").await?;
     }

@@ -1,4 +1,5 @@
-//! What `cdc verify` and `cdc repair` are for: somebody changes rows of the target.
+//! What the other commands say: `cdc check` before anything is touched, `cdc schema diff` when all is there, and what
+//! `cdc verify` and `cdc repair` are for, when somebody changes rows of the target.
 
 use std::process::Output;
 
@@ -8,6 +9,41 @@ use super::daemon::command;
 use super::screen::{Screen, count};
 use super::servers::Servers;
 use crate::fault::{Fault, Result};
+
+/// Looks at both servers before anything is touched.
+///
+/// # Errors
+/// If something stands in the way.
+pub(super) async fn look_first(servers: &Servers, screen: &mut Screen) -> Result<()> {
+    screen.busy("cdc check");
+    let (status, report) = run(servers, &["check", "--json"]).await?;
+    if status != Some(0) {
+        return Err(failed("something stands in the way", &report));
+    }
+    screen.step(&format!(
+        "cdc check finds nothing that stands in the way ({} warnings, {} notes)",
+        report["warns"], report["informs"]
+    ));
+    Ok(())
+}
+
+/// Compares the schemas.
+///
+/// # Errors
+/// If something is missing or different.
+pub(super) async fn compare_schemas(servers: &Servers, screen: &mut Screen) -> Result<()> {
+    screen.busy("cdc schema diff");
+    let (status, report) = run(servers, &["schema", "diff", "--json"]).await?;
+    if status != Some(0) {
+        return Err(failed("the schemas differ", &report));
+    }
+    let differences = report["differences"].as_array();
+    let held = differences.map_or(0, |all| all.iter().filter(|d| d["what"] == "held_back").count());
+    screen.step(&format!(
+        "cdc schema diff finds the same on both sides ({held} foreign keys and triggers are off until the cutover)"
+    ));
+    Ok(())
+}
 
 /// Changes rows on the target, and has them found and repaired by the commands themselves.
 ///

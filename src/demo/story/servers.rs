@@ -1,4 +1,5 @@
-//! The two servers: a source with a busy salon's database, and a target with the same tables, empty.
+//! The two servers: a source with a busy salon's database, and a target with an empty one. On both, an ordinary role
+//! owns it.
 
 use tokio_postgres::{Client, NoTls};
 
@@ -10,6 +11,12 @@ use crate::lsn::Lsn;
 
 /// What the application's database is.
 pub(super) const EXAMPLE: Example = Example::Salon;
+
+/// Who owns the databases, and whom `cdc` connects as.
+const OWNER: &str = "app";
+
+/// Roles that policies and grants of the schema name; an administrator's business on either side.
+const ROLES: &str = "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role";
 
 /// Tables (a partitioned one counts once), their rows, and their size in bytes with the indexes.
 const STOCK: &str = "
@@ -66,11 +73,11 @@ impl Servers {
     }
 
     pub(super) fn source_url(&self) -> String {
-        self.source.url(EXAMPLE.name())
+        self.source.url_as(OWNER, EXAMPLE.name())
     }
 
     pub(super) fn target_url(&self) -> String {
-        self.target.url(EXAMPLE.name())
+        self.target.url_as(OWNER, EXAMPLE.name())
     }
 
     /// What tells `cdc` of them. No file of the user's is read, and no password is needed.
@@ -83,16 +90,21 @@ impl Servers {
         }
     }
 
-    /// Makes the schema on both sides and fills the source's tables.
+    /// Makes both databases, and fills the source's.
     pub(super) async fn furnish(&self, scale: u32) -> Result<Stock> {
-        for (side, cluster) in [(Side::Source, &self.source), (Side::Target, &self.target)] {
-            let fault = |e| Fault::sql(side, "making the demo's database", &e);
-            let sql = format!("CREATE DATABASE {}", EXAMPLE.name());
-            connect(side, &cluster.url("postgres")).await?.batch_execute(&sql).await.map_err(fault)?;
-            let client = connect(side, &cluster.url(EXAMPLE.name())).await?;
-            client.batch_execute(EXAMPLE.schema()).await.map_err(fault)?;
+        let database = format!("CREATE DATABASE {} OWNER {OWNER}", EXAMPLE.name());
+        for (side, cluster, may) in
+            [(Side::Source, &self.source, "REPLICATION"), (Side::Target, &self.target, "NOREPLICATION")]
+        {
+            let admin = connect(side, &cluster.url("postgres")).await?;
+            for sql in [&format!("CREATE ROLE {OWNER} LOGIN {may}; {ROLES}"), &database] {
+                let made = admin.batch_execute(sql).await;
+                made.map_err(|e| Fault::sql(side, "making the demo's database", &e))?;
+            }
         }
         let source = connect(Side::Source, &self.source_url()).await?;
+        let made = source.batch_execute(EXAMPLE.schema()).await;
+        made.map_err(|e| Fault::sql(Side::Source, "making the demo's tables", &e))?;
         EXAMPLE.load(&source, scale).await?;
         let fault = |e| Fault::sql(Side::Source, "counting the demo's rows", &e);
         source.batch_execute("ANALYZE").await.map_err(fault)?;
@@ -104,7 +116,7 @@ impl Servers {
     /// Changes a row of the target, removes one and adds one, where nothing keeps one from it. Gives them as a
     /// verification names them, in order.
     pub(super) async fn corrupt(&self) -> Result<Vec<String>> {
-        let target = connect(Side::Target, &self.target_url()).await?;
+        let target = connect(Side::Target, &self.target.url(EXAMPLE.name())).await?;
         let fault = |e| Fault::sql(Side::Target, "changing the target", &e);
         target.batch_execute("SET session_replication_role = replica").await.map_err(fault)?;
         let row = target.query_one(CORRUPTION, &[]).await.map_err(fault)?;
