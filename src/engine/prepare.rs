@@ -355,13 +355,13 @@ async fn make_schema(config: &Config, source: &Session, target: &Session) -> Res
         return Ok(());
     }
     tracing::info!("making what the target lacks of the source's schema");
-    for stays in schema::stays_behind(source).await? {
-        tracing::warn!("{stays}");
-    }
     let applied = apply::apply(config, &apply::Options::default(), &application(config, "schema")).await?;
     tracing::info!("made on the target: {}", applied.counts());
     for omission in &applied.left_out {
         tracing::info!("left out: {omission}");
+    }
+    for stays in &applied.stays_behind {
+        tracing::warn!("{stays}");
     }
     for omission in &applied.failed {
         tracing::warn!("not made: {omission}");

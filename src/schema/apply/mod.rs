@@ -29,7 +29,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use super::diff::{self, Difference, Kind, SchemaDiff, What};
-use super::{Scope, make_stand_ins, references};
+use super::{Scope, make_stand_ins, references, stays_behind};
 use crate::config::Config;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
@@ -64,7 +64,8 @@ pub async fn apply(config: &Config, options: &Options, application: &str) -> Res
     if !options.dry_run {
         take_lock(&target, &config.name).await?;
     }
-    let mut applied = Applied { name: config.name.clone(), ..Applied::default() };
+    let stays_behind = stays_behind(&source).await?;
+    let mut applied = Applied { name: config.name.clone(), stays_behind, ..Applied::default() };
     if config.schema.stand_ins && !options.dry_run {
         let stand_ins = make_stand_ins(&target, &references(&source, &target).await?).await?;
         applied.failed.extend(stand_ins.iter().map(|fault| Omission::failed(Object::stand_ins(), fault)));

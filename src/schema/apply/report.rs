@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::archive::Entry;
 use crate::fault::{Fault, Result, Side};
+use crate::schema::StaysBehind;
 
 /// Something in the schema.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -84,6 +85,8 @@ pub struct Applied {
     pub left_out: Vec<Omission>,
     /// What could not be made.
     pub failed: Vec<Omission>,
+    /// Rows of the provider's that are not copied, and that somebody may miss.
+    pub stays_behind: Vec<StaysBehind>,
     /// The first of `failed` without which no rows can be copied: a table or its key.
     #[serde(skip)]
     pub without_tables: Vec<Omission>,
@@ -140,6 +143,10 @@ impl Applied {
                 lines.push(format!("    {}", why.replace('\n', "\n    ")));
             }
         }
+        if !self.stays_behind.is_empty() {
+            lines.push(String::new());
+        }
+        lines.extend(self.stays_behind.iter().map(|stays| format!("{stays}")));
         lines.push(String::new());
         lines.join("\n")
     }
