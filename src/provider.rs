@@ -31,11 +31,23 @@ pub const INTERNAL_SCHEMAS: &[&str] = &[
 /// Where Supabase has extensions: those of them that the user's own needs come along.
 pub const EXTENSIONS_SCHEMA: &str = "extensions";
 
-/// Tables of the provider's whose rows a team would miss, and what these are.
-pub const ROWS_OF_USERS: &[(&str, &str)] = &[
-    ("auth.users", "the users of Supabase Auth, with their passwords and logins,"),
-    ("storage.objects", "the files of Supabase Storage"),
-    ("vault.secrets", "the secrets of Supabase Vault"),
+/// Tables of the provider's whose rows a team would miss, what these are, and how they can be taken along.
+pub const ROWS_OF_USERS: &[(&str, &str, &str)] = &[
+    (
+        "auth.users",
+        "the users of Supabase Auth, with their passwords and logins,",
+        "keep Supabase Auth for the logins, or bring the users to your own: pg_dump --data-only --table=auth.users",
+    ),
+    (
+        "storage.objects",
+        "the files of Supabase Storage",
+        "copy the files through the API of Supabase Storage",
+    ),
+    (
+        "vault.secrets",
+        "the secrets of Supabase Vault",
+        "enter the secrets where the applications look for them",
+    ),
 ];
 
 /// The roles of this database that are the provider's, and exist there only (Supabase's documentation,

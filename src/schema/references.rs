@@ -54,13 +54,15 @@ pub struct StaysBehind {
     pub table: String,
     /// What they are, for people.
     pub what: String,
+    /// How they can be taken along.
+    pub remedy: String,
     /// How many; counted up to [`limits::STAYS_BEHIND_ROWS`], null if this role may not see them.
     pub rows: Option<i64>,
 }
 
 impl fmt::Display for StaysBehind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, what, rows } = self;
+        let Self { table, what, rows, .. } = self;
         match rows {
             Some(rows) if *rows >= limits::STAYS_BEHIND_ROWS => {
                 write!(f, "{what} stay behind: {} or more rows of {table}", limits::STAYS_BEHIND_ROWS)
@@ -135,7 +137,7 @@ async fn cron_jobs(source: &Session) -> Result<Vec<Reference>> {
 /// If the source can't be asked.
 pub async fn stays_behind(source: &Session) -> Result<Vec<StaysBehind>> {
     let mut found = Vec::new();
-    for (table, what) in provider::ROWS_OF_USERS {
+    for (table, what, remedy) in provider::ROWS_OF_USERS {
         if !exists(source, table).await? {
             continue;
         }
@@ -147,7 +149,8 @@ pub async fn stays_behind(source: &Session) -> Result<Vec<StaysBehind>> {
             Err(e) => return Err(Fault::sql(Side::Source, "counting what stays behind", &e).table(*table)),
         };
         if rows != Some(0) {
-            found.push(StaysBehind { table: (*table).to_owned(), what: (*what).to_owned(), rows });
+            let [table, what, remedy] = [*table, *what, *remedy].map(str::to_owned);
+            found.push(StaysBehind { table, what, remedy, rows });
         }
     }
     Ok(found)

@@ -185,19 +185,16 @@ async fn a_project_at_supabase_is_looked_at_as_its_own_role() {
     checked.has("warns", "stays-behind", "source", "storage.objects", &["the files of Supabase Storage"]);
     let refers =
         |object: &str, said: &[&str]| checked.has("warns", "provider-reference", "source", object, said);
-    refers(
-        "public.profiles.profiles_id_fkey",
-        &["refers to table auth.users", "the foreign key is left out"],
-    );
+    refers("public.profiles.profiles_id_fkey", &["refers to table auth.users", "then: cdc schema apply"]);
     refers("public.notes.\"own notes\"", &["function auth.uid()", "stand_ins = true"]);
-    refers("public.notes.\"tell the shop\"", &["the webhook is left out"]);
-    refers("cleanup (0 3 * * *)", &["pg_cron", "nothing runs at that time"]);
-    refers("public.notes", &["published to supabase_realtime"]);
+    refers("public.notes.\"tell the shop\"", &["supabase_functions.http_request()", "a trigger of your own"]);
+    refers("cleanup (0 3 * * *)", &["pg_cron", "a timer of the host"]);
+    refers("public.notes", &["published to supabase_realtime", "LISTEN"]);
     refers("public.people", &["view public.people", "auth.users"]);
-    refers("public.ping()", &["net.http_post", "fails on the target"]);
+    refers("public.ping()", &["names net.http_post", "change the function"]);
     // With stand-ins, what they stand in for is no reason to worry.
     pair.config = "[schema]\nstand_ins = true\n".to_owned();
     let checked = check(&pair);
-    let own = &["refers to function auth.uid()", "the start makes a stand-in"];
+    let own = &["refers to function auth.uid()"];
     checked.has("informs", "provider-reference", "source", "public.notes.\"own notes\"", own);
 }
