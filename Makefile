@@ -31,11 +31,11 @@ test: servers vector ## install what the tests need, then format, lints, docs, t
 	  cargo doc --no-deps --locked --document-private-items
 	cargo test --locked --no-run
 	@echo "cargo test --locked, $(LONG) beside the others"; \
-	cargo test --locked $(LONG:%=--test %) >target/long.log 2>&1 & \
-	RUST_TEST_THREADS=4 cargo test --locked --lib --bins $(patsubst %,--test %,$(filter-out $(LONG),$(TESTS))); \
+	cargo test --locked --no-fail-fast $(LONG:%=--test %) >target/long.log 2>&1 & \
+	RUST_TEST_THREADS=4 cargo test --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(filter-out $(LONG),$(TESTS))); \
 	others=$$?; wait $$!; long=$$?; cat target/long.log; exit $$((others + long))
 	@echo "as an ordinary owner of both databases: $(AS_OWNER)"; \
-	CDC_TEST_ROLE=owner RUST_TEST_THREADS=4 cargo test --locked $(AS_OWNER:%=--test %)
+	CDC_TEST_ROLE=owner RUST_TEST_THREADS=4 cargo test --locked --no-fail-fast $(AS_OWNER:%=--test %)
 	cargo test --locked --doc
 	@if cargo deny --version >/dev/null 2>&1; then \
 	  echo "cargo deny check bans licenses sources"; \
