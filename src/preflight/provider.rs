@@ -23,8 +23,13 @@ pub(super) async fn look(check: &mut Check<'_>, source: &Asked, target: &Asked) 
             continue;
         }
         let (why, mend) = advice(reference);
-        let finding = Finding::warns("provider-reference", Side::Source, reference.to_string());
-        let finding = finding.object(&reference.name).why(why).mend(mend);
+        let text = reference.to_string();
+        let (object, what) = match reference.kind.as_str() {
+            "grants" => (&reference.refers_to, text),
+            _ => (&reference.name, text.replacen(&format!(" {}", reference.name), "", 1)),
+        };
+        let finding = Finding::warns("provider-reference", Side::Source, what);
+        let finding = finding.object(object).why(why).mend(mend);
         check.add(match (schema::has_stand_in(reference), stand_ins) {
             (true, true) => finding
                 .severity(Severity::Informs)

@@ -190,7 +190,7 @@ async fn a_project_at_supabase_is_looked_at_as_its_own_role() {
     refers("public.notes.\"tell the shop\"", &["supabase_functions.http_request()", "a trigger of your own"]);
     refers("cleanup (0 3 * * *)", &["pg_cron", "a timer of the host"]);
     refers("public.notes", &["published to supabase_realtime", "LISTEN"]);
-    refers("public.people", &["view public.people", "auth.users"]);
+    refers("public.people", &["view refers to table auth.users"]);
     refers("public.ping()", &["names net.http_post", "change the function"]);
     // With stand-ins, what they stand in for is no reason to worry.
     pair.config = "[schema]\nstand_ins = true\n".to_owned();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Difference, SchemaDiff, What};
+use super::{Difference, Kind, SchemaDiff, What};
 
 /// What is longer is cut: the definition of a function says little here.
 const LINE_CHARACTERS: usize = 160;
@@ -34,7 +34,15 @@ impl fmt::Display for SchemaDiff {
         if !rest.is_empty() {
             writeln!(f, "\nno difference, but good to know")?;
         }
-        rest.iter().try_for_each(|difference| harmless(f, difference))
+        // There is one for each object that a role may use: too many to be read.
+        let is_grant =
+            |difference: &&&Difference| difference.kind == Kind::Grant && difference.what == What::LeftOut;
+        rest.iter().filter(|d| !is_grant(d)).try_for_each(|difference| harmless(f, difference))?;
+        let mut grants: BTreeMap<&str, usize> = BTreeMap::new();
+        for difference in rest.iter().filter(is_grant) {
+            *grants.entry(difference.note.as_deref().unwrap_or("on purpose")).or_default() += 1;
+        }
+        grants.iter().try_for_each(|(why, count)| writeln!(f, "  left out   grants ({count}): {why}"))
     }
 }
 
