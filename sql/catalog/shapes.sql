@@ -18,8 +18,9 @@ select c.oid,
                   limit 1), c.relreplident::text) as identity_key,
        a.attnum as number,
        a.attname::text as column_name,
-       -- A partition has its columns from its topmost parent.
-       format('%I.%I.%I', coalesce(rn.nspname, n.nspname), coalesce(r.relname, c.relname), a.attname) as object,
+       -- A partition has its columns from its topmost parent; some tables have none.
+       format('%I.%I', coalesce(rn.nspname, n.nspname), coalesce(r.relname, c.relname))
+         || '.' || quote_ident(a.attname) as object,
        pg_catalog.format_type(a.atttypid, a.atttypmod) as type,
        a.attnotnull as is_not_null,
        a.attgenerated <> '' as is_generated,
