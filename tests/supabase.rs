@@ -4,12 +4,21 @@
 
 mod support;
 
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use cdc::config::{Arguments, Config};
 use cdc::connect::{Environment, Session};
+use cdc::demo::{Binaries, Cluster};
 use cdc::fault::Side;
 use cdc::schema::{has_stand_in, make_stand_ins, references, stays_behind};
-use support::pair::{connect, target};
+use support::pair::{Pair, connect, number, target};
 use support::supabase;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 async fn session(url: &str, side: Side) -> Session {
     let url = Some(url.to_owned());
@@ -101,4 +110,128 @@ async fn what_refers_to_supabase_is_listed_and_stood_in_for() {
                 WHERE rolname IN ('anon', 'authenticated', 'service_role') AND NOT rolcanlogin AND NOT rolinherit";
     let roles: String = admin.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(roles, "anon authenticated service_role");
+}
+
+/// What the users of a project do all day, until it is told to stop. Gives how many rounds it made.
+fn writer(url: &str, stop: &Arc<AtomicBool>) -> JoinHandle<i32> {
+    let (url, stop) = (url.to_owned(), Arc::clone(stop));
+    tokio::spawn(async move {
+        let client = connect(&url).await;
+        let mut round = 0;
+        while !stop.load(Ordering::Relaxed) {
+            round += 1;
+            // Who leaves is deleted at Supabase, and the profile with it.
+            let sql = format!(
+                "BEGIN;
+                 INSERT INTO notes (owner, title) SELECT id, 'round {round}' FROM profiles WHERE handle LIKE 'user%';
+                 UPDATE profiles SET settings = settings || '{{\"round\": {round}}}' WHERE handle LIKE 'user%';
+                 DELETE FROM notes WHERE title = 'round {}';
+                 INSERT INTO audit (what) VALUES ('round {round}');
+                 INSERT INTO private.keys (name) VALUES ('k{}') ON CONFLICT (name) DO UPDATE SET value = '\\x{round:08x}';
+                 INSERT INTO auth.users (id, email) VALUES (extensions.uuid_generate_v4(), 'guest{round}@example.com');
+                 INSERT INTO profiles (id, handle) SELECT id, 'guest{round}' FROM auth.users WHERE email = 'guest{round}@example.com';
+                 COMMIT;
+                 DELETE FROM auth.users WHERE email = 'guest{}@example.com'",
+                round - 3,
+                round % 5,
+                round - 1
+            );
+            client.batch_execute(&sql).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        round
+    })
+}
+
+/// Each line that a query gives.
+async fn lines(client: &Client, sql: &str) -> Vec<String> {
+    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// Foreign keys and triggers of the user's tables, with whether they hold and fire.
+const GUARDS: &str = "
+    SELECT format('%s %s valid=%s', conrelid::regclass, pg_get_constraintdef(oid), convalidated)
+      FROM pg_constraint WHERE contype = 'f' AND connamespace::regnamespace::text IN ('public', 'private')
+     UNION ALL
+    SELECT format('%s %s enabled=%s', tgrelid::regclass, tgname, tgenabled)
+      FROM pg_trigger JOIN pg_class AS c ON c.oid = tgrelid
+     WHERE NOT tgisinternal AND relnamespace::regnamespace::text IN ('public', 'private') ORDER BY 1";
+
+/// Everything that a migration could have left behind on the project's server, as its administrator sees it.
+async fn state(project: &Cluster, dump: &Path) -> Vec<String> {
+    let url = project.url_as(supabase::ADMIN, "postgres");
+    let output = Command::new(dump).args(["--schema-only", &url]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let schema = text.lines().filter(|line| !line.contains("restrict ")).map(str::to_owned);
+    let slots = "SELECT slot_name::text FROM pg_replication_slots";
+    schema.chain(lines(&connect(&url).await, slots).await).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_moves_to_an_empty_database_of_an_ordinary_owner_while_its_users_write() {
+    let (project, other) = (supabase::project().await, target().start().await.unwrap());
+    let mut pair = Pair::on(&project, &other, "moved").await;
+    let admin = connect(&other.url("moved")).await;
+    let sql = "CREATE ROLE app LOGIN; ALTER DATABASE moved OWNER TO app;
+               CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS";
+    admin.batch_execute(sql).await.unwrap();
+    pair.daemon_source_url = project.url("postgres");
+    pair.source_url = pair.daemon_source_url.clone();
+    pair.daemon_target_url = other.url_as("app", "moved");
+    let dump = std::env::var_os("CDC_SOURCE_PG_BIN").map_or_else(Binaries::find, Binaries::at).unwrap();
+    let dump = dump.program("pg_dump");
+    pair.environment = vec![("CDC_PG_DUMP".to_owned(), dump.display().to_string())];
+    pair.config = "[schema]\nstand_ins = true\n".to_owned();
+    let before = state(&project, &dump).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let users = writer(&pair.source_url, &stop);
+
+    let is_well = |arguments: &[&str]| {
+        let output = pair.run(arguments);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(0), "cdc {arguments:?}: {said}");
+    };
+    is_well(&["check"]);
+    let daemon = pair.streaming().await;
+    for command in [&["status"][..], &["verify"], &["schema", "diff"]] {
+        is_well(command);
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(users.await.unwrap() > 20);
+    pair.caught_up().await;
+    assert!(daemon.terminate().await.success());
+    is_well(&["drop", "--yes"]);
+
+    let (source, target) = (connect(&pair.source_url).await, connect(&other.url("moved")).await);
+    for table in ["public.profiles", "public.notes", "public.audit", "private.keys"] {
+        let rows = format!("SELECT t::text COLLATE \"C\" FROM {table} AS t ORDER BY 1");
+        let (there, here) = (lines(&source, &rows).await, lines(&target, &rows).await);
+        assert!(!there.is_empty());
+        assert_eq!(there, here, "{table}");
+    }
+    // Whoever came later has no notes.
+    assert_eq!(number(&target, "SELECT count(*) FROM public.busy").await, 7);
+    let relations = "
+        SELECT format('%s.%s', nspname, relname) FROM pg_namespace AS n LEFT JOIN pg_class AS c ON relnamespace = n.oid
+          AND relkind IN ('r', 'p', 'v', 'm', 'S') WHERE nspname !~ '^(pg_|information_schema$)' ORDER BY 1";
+    // Of what is Supabase's: the schemas of the extensions and of the functions that are stood in for.
+    assert_eq!(
+        lines(&target, relations).await,
+        [
+            "auth.",
+            "extensions.",
+            "private.keys",
+            "public.audit",
+            "public.audit_id_seq",
+            "public.busy",
+            "public.note_counts",
+            "public.notes",
+            "public.profiles"
+        ]
+    );
+    let (mut there, here) = (lines(&source, GUARDS).await, lines(&target, GUARDS).await);
+    there.retain(|guard| !guard.contains("auth.users") && !guard.contains("tell the shop"));
+    assert_eq!(there, here);
+    assert_eq!(state(&project, &dump).await, before);
 }
