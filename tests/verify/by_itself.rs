@@ -1,11 +1,12 @@
 //! The daemon verifies by itself; and what everything comes to besides rows.
 
 use super::*;
-use crate::support::pair::number;
+use crate::support::pair::{as_admin, number};
 
 /// Corrupts, where nothing keeps one from it.
 async fn corrupt(pair: &Pair, sql: &str) {
-    pair.target.batch_execute(&format!("SET session_replication_role = replica; {sql}")).await.unwrap();
+    let sql = format!("SET session_replication_role = replica; {sql}; RESET session_replication_role");
+    as_admin(&pair.target, &sql).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +91,7 @@ async fn foreign_keys_and_sequences_and_the_schema_are_parts_of_the_report() {
         assert!(text.contains(wanted), "{wanted:?} in\n{text}");
     }
     // Both sides lack the row then, and a row that refers to it is left on both.
-    pair.write("SET session_replication_role = replica; DELETE FROM p WHERE id = 4").await;
+    as_admin(&pair.source, "SET session_replication_role = replica; DELETE FROM p WHERE id = 4").await;
     corrupt(&pair, "INSERT INTO p VALUES (3)").await;
     pair.caught_up().await;
     let (status, report) = verify(&pair, &[]);
