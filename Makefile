@@ -21,7 +21,7 @@ TESTS = $(patsubst tests/%,%,$(patsubst %.rs,%,$(patsubst %/main.rs,%,$(wildcard
 LONG = torture stream_examples vector
 # Those that run once more without a superuser.
 AS_OWNER = stream stream_columns stream_identity stream_partitions stream_blocked copy_tables copy_moves drop \
-           examples repair
+           examples repair skip status
 
 .PHONY: test
 test: servers vector ## install what the tests need, then format, lints, docs, tests, dependencies

@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::pair::{PATIENCE, Pair, connect, is_since, number};
+use support::pair::{PATIENCE, Pair, as_admin, connect, is_since, number};
 
 /// `t` is where it goes wrong, `log` says which transactions have been applied.
 const TABLES: &str = "
@@ -273,7 +273,7 @@ async fn a_transaction_that_the_source_can_t_send_is_passed_and_those_before_it_
     daemon.signal("STOP");
     pair.write("INSERT INTO log VALUES (1)").await;
     // A value without a text: whoever decodes the transaction fails there.
-    pair.write("DELETE FROM pg_enum WHERE enumlabel = 'gone'").await;
+    as_admin(&pair.source, "DELETE FROM pg_enum WHERE enumlabel = 'gone'").await;
     pair.write("BEGIN; INSERT INTO log VALUES (2); INSERT INTO v SELECT 1, e FROM seed; COMMIT").await;
     pair.write("INSERT INTO log VALUES (3); INSERT INTO v VALUES (2, 'good')").await;
     daemon.signal("CONT");
