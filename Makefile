@@ -30,15 +30,13 @@ test: servers vector ## install what the tests need, then format, lints, docs, t
 	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" \
 	  cargo doc --no-deps --locked --document-private-items
 	cargo test --locked --no-run
-	@echo "cargo test --locked; beside it $(LONG), and as an ordinary owner of both databases $(AS_OWNER)"; \
-	cargo test --locked --no-fail-fast $(LONG:%=--test %) >target/long.log 2>&1 & long=$$!; \
-	CDC_TEST_ROLE=owner RUST_TEST_THREADS=2 \
-	  cargo test --locked --no-fail-fast $(AS_OWNER:%=--test %) >target/owner.log 2>&1 & owner=$$!; \
+	@echo "cargo test --locked; beside it $(LONG), and then as an ordinary owner of both databases $(AS_OWNER)"; \
+	{ cargo test --locked --no-fail-fast $(LONG:%=--test %); long=$$?; \
+	  CDC_TEST_ROLE=owner RUST_TEST_THREADS=2 \
+	    cargo test --locked --no-fail-fast $(AS_OWNER:%=--test %) && exit $$long; } >target/beside.log 2>&1 & \
 	RUST_TEST_THREADS=4 \
 	  cargo test --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(filter-out $(LONG),$(TESTS))); \
-	failed=$$?; \
-	wait $$long || failed=1; cat target/long.log; \
-	wait $$owner || failed=1; echo "as an ordinary owner"; cat target/owner.log; exit $$failed
+	failed=$$?; wait $$! || failed=1; cat target/beside.log; exit $$failed
 	cargo test --locked --doc
 	@if cargo deny --version >/dev/null 2>&1; then \
 	  echo "cargo deny check bans licenses sources"; \

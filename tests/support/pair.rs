@@ -321,13 +321,24 @@ impl Pair {
 
     /// Waits until every row is copied, and what was held back is put back.
     pub async fn copied(&self) {
-        self.target_is(
-            "copied",
-            "SELECT EXISTS (SELECT FROM cdc.migration
-                             WHERE name = $1 AND phase = 'stream' AND consistent_since IS NOT NULL)",
-            &[&self.name],
-        )
-        .await;
+        let target = connect(&self.target_url).await;
+        let sql = "SELECT phase = 'stream' AND consistent_since IS NOT NULL,
+                          (SELECT count(*) FROM cdc.chunk c WHERE c.name = m.name AND state = 'done')
+                     FROM cdc.migration m WHERE name = $1";
+        // A slow machine may take its time, as long as it gets on.
+        let (mut chunks, mut deadline) = (0, Instant::now() + PATIENCE);
+        loop {
+            let row = target.query_opt(sql, &[&self.name]).await.expect("the target answers");
+            if row.as_ref().is_some_and(|row| row.get(0)) {
+                return;
+            }
+            let done: i64 = row.map_or(0, |row| row.get(1));
+            if done > chunks {
+                (chunks, deadline) = (done, Instant::now() + PATIENCE);
+            }
+            assert!(Instant::now() < deadline, "the target never was copied\n{:#}", self.status());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the target answers `true`, on a connection of its own: a test may have restarted the
