@@ -122,8 +122,12 @@ async fn watch_until_fault(
         }
         if Instant::now() >= next_health {
             turning.turned();
-            // It may have to wait for a lock.
-            if let Some(done) = watched.look().await? {
+            // It may have to wait for a lock, but not for a server that is lost.
+            let done = tokio::select! {
+                done = turning.during(watched.look()) => done?,
+                lost = watched.lost() => return Err(lost),
+            };
+            if let Some(done) = done {
                 return Err(done);
             }
             answered(Side::Source, watched.health()).await?;
@@ -175,6 +179,18 @@ impl Watched {
             tracing::warn!("{detail}");
         }
         self.ledger.set_state(DaemonState::Streaming, detail.as_deref()).await
+    }
+
+    /// Returns when one of the servers doesn't answer any more.
+    async fn lost(&self) -> Fault {
+        loop {
+            tokio::time::sleep(limits::CLOCK_INTERVAL).await;
+            let source = answered(Side::Source, self.tick()).await;
+            let target = answered(Side::Target, self.ledger.exists()).await;
+            if let Some(fault) = source.err().or(target.err()) {
+                return fault;
+            }
+        }
     }
 
     /// Looks whether the schema has changed; says why the stream has to begin anew, if it has.
