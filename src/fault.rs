@@ -51,13 +51,13 @@ pub const COPY_ALL_AGAIN: &str = "cdc repair --all, which copies everything agai
      are there";
 
 /// A failure, told for a person.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fault(Box<Inner>);
 
 /// The result of everything that can fail here.
 pub type Result<T, E = Fault> = std::result::Result<T, E>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     reaction: Reaction,
     what: String,

@@ -185,12 +185,21 @@ impl Engine {
                 Ok(()) => Ended::Asked,
                 Err(fault) => Ended::Failed(fault),
             },
-            Err(fault) => Ended::Failed(match self.copying.without_conflict(fault).await {
-                Ok(fault) => match self.drift.lock().await.explain(fault).await {
-                    Ok(fault) | Err(fault) => fault,
-                },
-                Err(fault) => fault,
-            }),
+            Err(fault) => Ended::Failed(turning.during(self.explained(fault)).await),
+        }
+    }
+
+    /// What a change of the schema, or rows that never existed together, have to do with the fault.
+    async fn explained(&mut self, fault: Fault) -> Fault {
+        let fault = match self.copying.without_conflict(fault).await {
+            Ok(fault) => fault,
+            Err(fault) => return fault,
+        };
+        let explain = async { self.drift.lock().await.explain(fault.clone()).await };
+        // A server that is lost gives no answer; the next start looks, too.
+        match tokio::time::timeout(2 * limits::SILENCE, explain).await {
+            Ok(Ok(explained) | Err(explained)) => explained,
+            Err(_) => fault,
         }
     }
 
