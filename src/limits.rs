@@ -35,6 +35,14 @@ pub const BATCH_CHANGES: usize = 10_000;
 /// The most bytes of changes in one batch; one change can be larger.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// From how many changes of a table in a batch on they are applied together. With fewer, a statement for
+/// each is as fast.
+pub const SET_CHANGES: usize = 16;
+
+/// How long a table whose changes could not be applied together is left to the path that takes them one
+/// by one.
+pub const SET_REST: Duration = Duration::from_secs(60);
+
 /// The most bytes of statements that are sent to the target and not yet answered: the SQL client
 /// queues without a bound of its own.
 pub const IN_FLIGHT_BYTES: usize = 2 * 1024 * 1024;

@@ -1,8 +1,8 @@
-//! Applies batches to the target, change by change in the original order.
+//! Applies batches to the target: in sets where it pays, otherwise change by change in the original order.
 //!
 //! One target transaction holds the rows and the checkpoint. Its statements are pipelined; each must
-//! touch exactly one row, and COMMIT is sent only after every answer has been seen, so a change that
-//! did not do what it did on the source can't be committed.
+//! touch exactly the rows that it is for, and COMMIT is sent only after every answer has been seen, so
+//! a change that did not do what it did on the source can't be committed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use tokio_postgres::types::{Format, IsNull, Json, ToSql, Type};
 
 use super::batch::{Batch, Change, Position, Skipped};
 use super::explain::{RoundFailure, explain, locate, refused};
-use super::in_flight::{InFlight, Place};
+use super::in_flight::{InFlight, Place, Trouble};
+use super::set::Sets;
 use super::statement::{self, Parameter, Shape};
 use super::table::Fitted;
 use crate::catalog::TableName;
@@ -32,6 +33,8 @@ pub struct Applied {
     pub position: Option<Position>,
     /// How many changes it applied.
     pub changes: usize,
+    /// How many of these it applied together with others of their table.
+    pub in_sets: usize,
 }
 
 /// A batch that could not be applied.
@@ -45,7 +48,7 @@ pub struct Failure {
 
 /// Applies batches through one session to the target.
 pub struct Applier {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     /// The migration's name and the epoch of this life.
     name: String,
     epoch: i64,
@@ -58,6 +61,8 @@ pub struct Applier {
     tables: HashMap<u32, Arc<Fitted>>,
     /// Prepared statements by the source's oid and shape.
     statements: HashMap<(u32, Shape), Arc<Prepared>>,
+    /// What is known of the tables that are written in sets.
+    pub(super) sets: Sets,
     /// Writes the checkpoint.
     checkpoint: tokio_postgres::Statement,
     /// A target transaction is open: it holds the earlier pieces of a huge one.
@@ -98,6 +103,7 @@ impl Applier {
             known,
             tables: HashMap::new(),
             statements: HashMap::new(),
+            sets: Sets::default(),
             checkpoint,
             is_open: false,
             changes_open: 0,
@@ -153,31 +159,55 @@ impl Applier {
         caught_up_to: Option<PgTimestamp>,
     ) -> Result<Applied, RoundFailure> {
         let session = Arc::clone(&self.session);
-        let mut in_flight = InFlight::default();
-        if !self.is_open {
-            let begin = begin(self.mode);
-            let begin = async { session.batch_execute(begin).await.map(|()| 1) };
-            in_flight.push(begin, 0, None, false).await.map_err(|t| explain(batch, t))?;
-            self.is_open = true;
-        }
-        for (t, transaction) in batch.transactions.iter().enumerate() {
-            for (c, change) in transaction.changes.iter().enumerate() {
-                let place = Place { transaction: t, change: c };
-                self.send(&session, &mut in_flight, batch, place, change).await?;
+        let in_sets = match self.in_sets(&session, batch).await? {
+            Some(changes) => changes,
+            None => {
+                self.row_by_row(&session, batch).await?;
+                0
             }
-        }
+        };
         let changes = batch.changes();
         let Some(end) = batch.end else {
-            // Awaiting the answers keeps the pieces' memory bounded; the transaction stays open.
-            in_flight.drain().await.map_err(|t| explain(batch, t))?;
             self.changes_open += changes;
-            return Ok(Applied { position: None, changes });
+            return Ok(Applied { position: None, changes, in_sets });
         };
-        in_flight.drain().await.map_err(|t| explain(batch, t))?;
         self.commit(batch, end, caught_up_to, changes + self.changes_open).await?;
         self.is_open = false;
         self.changes_open = 0;
-        Ok(Applied { position: Some(end), changes })
+        Ok(Applied { position: Some(end), changes, in_sets })
+    }
+
+    /// Applies the changes of a batch one by one, in the open transaction. All is answered when it
+    /// returns, which keeps the memory of a huge transaction's pieces bounded.
+    async fn row_by_row<'a>(
+        &mut self,
+        session: &'a Arc<Session>,
+        batch: &'a Batch,
+    ) -> Result<(), RoundFailure> {
+        let mut in_flight = InFlight::default();
+        self.begin(session, &mut in_flight).await.map_err(|t| explain(batch, t))?;
+        for (t, transaction) in batch.transactions.iter().enumerate() {
+            for (c, change) in transaction.changes.iter().enumerate() {
+                let place = Place { transaction: t, change: c };
+                self.send(session, &mut in_flight, batch, place, change).await?;
+            }
+        }
+        in_flight.drain().await.map_err(|t| explain(batch, t))
+    }
+
+    /// Opens the target transaction if it isn't.
+    pub(super) async fn begin<'a>(
+        &mut self,
+        session: &'a Session,
+        in_flight: &mut InFlight<'a>,
+    ) -> Result<(), Trouble> {
+        if !self.is_open {
+            let begin = begin(self.mode);
+            let begin = async move { session.batch_execute(begin).await.map(|()| 1) };
+            in_flight.push(begin, 0, None, None).await?;
+            self.is_open = true;
+        }
+        Ok(())
     }
 
     /// Writes the checkpoint and commits.
@@ -251,7 +281,7 @@ impl Applier {
     }
 
     /// Sends one change.
-    async fn send<'a>(
+    pub(super) async fn send<'a>(
         &mut self,
         session: &'a Arc<Session>,
         in_flight: &mut InFlight<'a>,
@@ -269,7 +299,7 @@ impl Applier {
                     Err(fault) => return Err(first_cause(in_flight, batch, place, fault).await),
                 };
                 let truncate = async move { session.batch_execute(&sql).await.map(|()| 0) };
-                return in_flight.push(truncate, 0, Some(place), false).await.map_err(|t| explain(batch, t));
+                return in_flight.push(truncate, 0, Some(place), None).await.map_err(|t| explain(batch, t));
             }
             Change::Clear { relation, key, range } => {
                 let table = match self.fitted(relation).await {
@@ -278,7 +308,7 @@ impl Applier {
                 };
                 let sql = statement::clear(&table, key, range);
                 let clear = async move { session.batch_execute(&sql).await.map(|()| 0) };
-                return in_flight.push(clear, 0, Some(place), false).await.map_err(|t| explain(batch, t));
+                return in_flight.push(clear, 0, Some(place), None).await.map_err(|t| explain(batch, t));
             }
             Change::SendBack { chunk, .. } => {
                 let (name, chunk) = (self.name.clone(), *chunk);
@@ -286,7 +316,10 @@ impl Applier {
                 let send_back = async move {
                     session.execute(send_back_sql(), &[&name, &chunk.relation, &ordinal]).await
                 };
-                return in_flight.push(send_back, 0, Some(place), true).await.map_err(|t| explain(batch, t));
+                return in_flight
+                    .push(send_back, 0, Some(place), Some(1))
+                    .await
+                    .map_err(|t| explain(batch, t));
             }
         };
         let prepared = match self.prepared(relation, change).await {
@@ -306,7 +339,7 @@ impl Applier {
             return Err(first_cause(in_flight, batch, place, fault).await);
         }
         let execute = async move { session.execute_raw(&prepared.statement, values).await };
-        in_flight.push(execute, bytes, Some(place), true).await.map_err(|t| explain(batch, t))
+        in_flight.push(execute, bytes, Some(place), Some(1)).await.map_err(|t| explain(batch, t))
     }
 
     /// The prepared statement for a change.
@@ -341,13 +374,14 @@ impl Applier {
     }
 
     /// The target's table for a relation, looked up again when the relation has changed.
-    async fn fitted(&mut self, relation: &Arc<Relation>) -> Result<Arc<Fitted>> {
+    pub(super) async fn fitted(&mut self, relation: &Arc<Relation>) -> Result<Arc<Fitted>> {
         if let Some(fitted) = self.tables.get(&relation.oid)
             && Arc::ptr_eq(&fitted.relation, relation)
         {
             return Ok(Arc::clone(fitted));
         }
         self.statements.retain(|(oid, _), _| *oid != relation.oid);
+        self.sets.forget(relation.oid);
         let root = self.roots.get(&TableName::new(&relation.schema, &relation.name));
         let known = self.known.get(&relation.oid);
         let fitted = Arc::new(Fitted::new(&self.session, Arc::clone(relation), root, known).await?);

@@ -67,7 +67,7 @@ pub enum Change {
 
 impl Change {
     /// What it keeps in memory, in bytes.
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         let tuple = |old: &OldTuple| old.tuple().heap_bytes();
         size_of::<Self>()
             + match self {

@@ -27,7 +27,7 @@ pub(super) struct Place {
 pub(super) enum Wrong {
     /// The server refused it, or the connection was lost.
     Refused(Error),
-    /// It touched this many rows instead of one.
+    /// It touched this many rows instead of those that it had to.
     Rows(u64),
 }
 
@@ -42,22 +42,22 @@ struct Sent<'a> {
     answer: Answer<'a>,
     bytes: usize,
     place: Option<Place>,
-    /// It must touch exactly one row.
-    one_row: bool,
+    /// It must touch exactly this many rows.
+    rows: Option<u64>,
 }
 
 /// Where and how a statement went wrong; no place for those that frame the batch.
 pub(super) type Trouble = (Option<Place>, Wrong);
 
 impl<'a> InFlight<'a> {
-    /// Sends a statement that must touch exactly one row if `one_row`, after making room for its
-    /// `bytes`.
+    /// Sends a statement that must touch exactly so many `rows`, if that is known, after making room for
+    /// its `bytes`.
     pub(super) async fn push(
         &mut self,
         answer: impl Future<Output = Result<u64, Error>> + Send + 'a,
         bytes: usize,
         place: Option<Place>,
-        one_row: bool,
+        rows: Option<u64>,
     ) -> Result<(), Trouble> {
         while !self.queue.is_empty()
             && (self.bytes + bytes > limits::IN_FLIGHT_BYTES
@@ -65,7 +65,7 @@ impl<'a> InFlight<'a> {
         {
             self.await_oldest().await?;
         }
-        let mut sent = Sent { answer: Box::pin(answer), bytes, place, one_row };
+        let mut sent = Sent { answer: Box::pin(answer), bytes, place, rows };
         // This first poll is what sends it.
         match poll_fn(|context| Poll::Ready(sent.answer.as_mut().poll(context))).await {
             Poll::Pending => {}
@@ -98,8 +98,9 @@ impl<'a> InFlight<'a> {
 
 fn check(sent: &Sent<'_>, answer: Result<u64, Error>) -> Result<(), Trouble> {
     match answer {
-        Ok(1) => Ok(()),
-        Ok(rows) if sent.one_row => Err((sent.place, Wrong::Rows(rows))),
+        Ok(touched) if sent.rows.is_some_and(|rows| rows != touched) => {
+            Err((sent.place, Wrong::Rows(touched)))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err((sent.place, Wrong::Refused(error))),
     }

@@ -4,19 +4,22 @@
 //! messages ─► Batcher ─► Batch ─► Applier ─► one target transaction: rows + checkpoint
 //!              (pure)             │
 //!                                 ├─ table.rs       a source relation fitted to a target table
+//!                                 ├─ set/           many changes of a table at a time
 //!                                 ├─ statement.rs   the SQL for one change (pure)
 //!                                 ├─ in_flight.rs   pipelining, bounded in bytes
 //!                                 └─ explain.rs     why a batch could not be applied
 //! ```
 //!
-//! A [`Batch`] is what goes to the target in one round. The applier applies its changes in their
-//! original order, one statement each, and counts the rows that each one touched: a change either
-//! does exactly what it did on the source, or the stream stops there (rule C4).
+//! A [`Batch`] is what goes to the target in one round. Tables with many changes in it are written in
+//! sets; what can't be, or fails, is applied in the original order, one statement a change. Either
+//! way the rows that a statement touched are counted: a change does exactly what it did on the source,
+//! or the stream stops there (rule C4).
 
 mod applier;
 mod batch;
 mod explain;
 mod in_flight;
+mod set;
 mod statement;
 mod table;
 mod watchdog;

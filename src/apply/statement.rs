@@ -16,7 +16,7 @@ use super::table::{Equality, Fitted, FittedColumn};
 pub(super) struct Columns(Vec<u64>);
 
 impl Columns {
-    fn of(positions: impl Iterator<Item = usize>) -> Self {
+    pub(super) fn of(positions: impl Iterator<Item = usize>) -> Self {
         let mut words = Vec::new();
         for position in positions {
             let word = position / 64;
@@ -28,7 +28,7 @@ impl Columns {
         Self(words)
     }
 
-    fn has(&self, position: usize) -> bool {
+    pub(super) fn has(&self, position: usize) -> bool {
         self.0.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)
     }
 }

@@ -1,0 +1,93 @@
+//! The SQL for a set of rows. Pure: a shape and a fitted table in, a statement out.
+//!
+//! Values travel as arrays of text, one for each column, in the very bytes that the source's output
+//! functions wrote; a cast has the target's input functions read them.
+
+use crate::apply::statement::Columns;
+use crate::apply::table::Fitted;
+use crate::catalog::quote_identifier;
+
+/// What is done to a set of rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum SetShape {
+    /// Finds rows that must not be there.
+    Find,
+    /// Deletes rows.
+    Delete,
+    /// Writes these columns of rows.
+    Update(Columns),
+    /// Takes in new rows (COPY).
+    Insert,
+}
+
+impl SetShape {
+    /// The statement. Its parameters are the columns of the key, then those that are written.
+    pub(super) fn sql(&self, table: &Fitted) -> String {
+        let rows = table.only();
+        match self {
+            Self::Find => {
+                let (from, condition) = find(table, 0);
+                format!("SELECT FROM {rows} AS t, {from} WHERE {condition}")
+            }
+            Self::Delete => {
+                let (from, condition) = find(table, 0);
+                format!("DELETE FROM {rows} AS t USING {from} WHERE {condition}")
+            }
+            Self::Update(set) => {
+                let first = keys(table);
+                let written: Vec<_> =
+                    table.columns.iter().enumerate().filter(|(i, _)| set.has(*i)).map(|(_, c)| c).collect();
+                let (from, condition) = find(table, written.len());
+                if written.is_empty() {
+                    // Nothing to write, but the rows must be there: they are locked and counted.
+                    return format!("SELECT FROM {rows} AS t, {from} WHERE {condition} FOR UPDATE OF t");
+                }
+                let assignments: Vec<String> = (first..)
+                    .zip(written)
+                    .map(|(n, c)| format!("{} = u.c{n}::{}", quote_identifier(&c.name), c.type_name))
+                    .collect();
+                format!("UPDATE {rows} AS t SET {} FROM {from} WHERE {condition}", assignments.join(", "))
+            }
+            Self::Insert => {
+                let names: Vec<String> = table.columns.iter().map(|c| quote_identifier(&c.name)).collect();
+                format!("COPY {} ({}) FROM STDIN", table.target.to_sql(), names.join(", "))
+            }
+        }
+    }
+
+    /// How many parameters it has, each an array of text.
+    pub(super) fn parameters(&self, table: &Fitted) -> usize {
+        match self {
+            Self::Find | Self::Delete => keys(table),
+            Self::Update(set) => keys(table) + (0..table.columns.len()).filter(|i| set.has(*i)).count(),
+            Self::Insert => 0,
+        }
+    }
+}
+
+fn keys(table: &Fitted) -> usize {
+    table.columns.iter().filter(|column| column.is_key).count()
+}
+
+/// The rows that the parameters hold, with this many columns besides the key, and the condition that finds
+/// them in the table.
+fn find(table: &Fitted, others: usize) -> (String, String) {
+    let keys: Vec<_> = table.columns.iter().filter(|column| column.is_key).collect();
+    let count = keys.len() + others;
+    let arrays: Vec<String> = (1..=count).map(|n| format!("pg_catalog.unnest(${n})")).collect();
+    let names: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
+    let conditions: Vec<String> = keys
+        .iter()
+        .enumerate()
+        .map(|(n, column)| {
+            format!(
+                "t.{} OPERATOR({}.=) u.c{n}::{}",
+                quote_identifier(&column.name),
+                quote_identifier(&column.equality_schema),
+                column.type_name
+            )
+        })
+        .collect();
+    let from = format!("ROWS FROM ({}) AS u ({})", arrays.join(", "), names.join(", "));
+    (from, conditions.join(" AND "))
+}
