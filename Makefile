@@ -80,8 +80,8 @@ test-matrix: servers ## the end-to-end tests between the versions 14 to 18 (PAIR
 	@tests/servers/matrix.sh $(PAIRS)
 
 .PHONY: bench
-bench: servers ## measure the copy beside pg_dump | psql and native replication, and cdc verify beside sums by hand
-	cargo bench --locked --bench copy --bench verify
+bench: servers ## measure the copy beside pg_dump | psql and native replication, the stream beside native replication, and cdc verify beside sums by hand
+	cargo bench --locked --bench copy --bench apply --bench verify
 
 .PHONY: fuzz
 fuzz: ## any bytes into the decoder, any text into the configuration: FUZZ_RUNS times (50 million) in all

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
+use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -215,7 +216,7 @@ impl Engine {
         loop {
             turning.turned();
             self.hand_over().await?;
-            let is_reading = self.batcher.has_room() && self.waiting.is_none();
+            let is_reading = self.is_reading();
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return Ok(()),
@@ -225,11 +226,34 @@ impl Engine {
                 event = self.copying.next() => self.copied(event).await?,
                 _ = timer.tick() => self.keep_in_touch(is_reading).await?,
                 frame = self.stream.next(), if is_reading => match frame {
-                    Ok(frame) => self.receive(frame)?,
+                    Ok(frame) => {
+                        self.receive(frame)?;
+                        self.receive_what_is_there(turning).await?;
+                    }
                     Err(fault) => return Err(self.cut_off(fault, turning).await),
                 },
             }
         }
+    }
+
+    fn is_reading(&self) -> bool {
+        self.batcher.has_room() && self.waiting.is_none()
+    }
+
+    /// Takes what has arrived already: in a backlog a batch is full then, and when the stream is caught up
+    /// nothing is waited for.
+    async fn receive_what_is_there(&mut self, turning: &Turning) -> Result<()> {
+        for _ in 0..limits::BATCH_CHANGES {
+            if !self.is_reading() {
+                break;
+            }
+            match self.stream.next().now_or_never() {
+                Some(Ok(frame)) => self.receive(frame)?,
+                Some(Err(fault)) => return Err(self.cut_off(fault, turning).await),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// The source reports this instead of the rest of a transaction. What came before that is applied, so
