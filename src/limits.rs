@@ -35,6 +35,9 @@ pub const BATCH_CHANGES: usize = 10_000;
 /// The most bytes of changes in one batch; one change can be larger.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// How long what the source sends is let gather while the stream is behind.
+pub const GATHER: Duration = Duration::from_millis(1);
+
 /// From how many changes of a table in a batch on they are applied together. With fewer, a statement for
 /// each is as fast.
 pub const SET_CHANGES: usize = 16;

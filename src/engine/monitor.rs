@@ -58,6 +58,11 @@ impl Clock {
         self.0.push_back(tick);
     }
 
+    /// True if the source was known to be beyond `lsn` already.
+    pub(super) fn is_beyond(&self, lsn: Lsn) -> bool {
+        self.0.back().is_some_and(|tick| tick.lsn > lsn)
+    }
+
     /// True if there is a time to tell for `lsn`.
     pub(super) fn has_passed(&self, lsn: Lsn) -> bool {
         self.0.front().is_some_and(|tick| tick.lsn <= lsn)

@@ -57,6 +57,8 @@ pub struct Engine {
     copying: Copying,
     /// A change that waits for its chunk to be copied. Nothing is read meanwhile.
     waiting: Option<Change>,
+    /// More is on its way, and is let gather before it is looked at.
+    gathers: bool,
     clock: monitor::Clock,
     ticks: watch::Receiver<Option<Tick>>,
     published: watch::Receiver<Vec<Published>>,
@@ -138,6 +140,7 @@ impl Engine {
             batcher: Batcher::new(prepared.checkpoint, prepared.skips),
             copying: Copying::new(prepared.copy, prepared.checkpoint, in_the_way),
             waiting: None,
+            gathers: false,
             clock: monitor::Clock::default(),
             ticks,
             published,
@@ -215,8 +218,10 @@ impl Engine {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turning.turned();
-            self.hand_over().await?;
             let is_reading = self.is_reading();
+            if !(self.gathers && is_reading) {
+                self.hand_over().await?;
+            }
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return Ok(()),
@@ -225,10 +230,14 @@ impl Engine {
                 fault = self.monitor.fault() => return Err(fault),
                 event = self.copying.next() => self.copied(event).await?,
                 _ = timer.tick() => self.keep_in_touch(is_reading).await?,
-                frame = self.stream.next(), if is_reading => match frame {
+                () = tokio::time::sleep(limits::GATHER), if is_reading && self.gathers => {
+                    self.gathers = self.receive_what_is_there(turning).await? && self.is_behind();
+                }
+                frame = self.stream.next(), if is_reading && !self.gathers => match frame {
                     Ok(frame) => {
                         self.receive(frame)?;
                         self.receive_what_is_there(turning).await?;
+                        self.gathers = self.is_behind();
                     }
                     Err(fault) => return Err(self.cut_off(fault, turning).await),
                 },
@@ -240,20 +249,24 @@ impl Engine {
         self.batcher.has_room() && self.waiting.is_none()
     }
 
-    /// Takes what has arrived already: in a backlog a batch is full then, and when the stream is caught up
-    /// nothing is waited for.
-    async fn receive_what_is_there(&mut self, turning: &Turning) -> Result<()> {
-        for _ in 0..limits::BATCH_CHANGES {
-            if !self.is_reading() {
-                break;
-            }
+    /// The source was known to be further already. A reader that wakes up for every message makes the walsender
+    /// pay for that, too, and has small batches; so more is let gather until none has come in between.
+    fn is_behind(&self) -> bool {
+        self.clock.is_beyond(self.progress.received)
+    }
+
+    /// Takes what has arrived; false if nothing has.
+    async fn receive_what_is_there(&mut self, turning: &Turning) -> Result<bool> {
+        let mut has_come = false;
+        while self.is_reading() {
             match self.stream.next().now_or_never() {
                 Some(Ok(frame)) => self.receive(frame)?,
                 Some(Err(fault)) => return Err(self.cut_off(fault, turning).await),
                 None => break,
             }
+            has_come = true;
         }
-        Ok(())
+        Ok(has_come)
     }
 
     /// The source reports this instead of the rest of a transaction. What came before that is applied, so

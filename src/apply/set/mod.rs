@@ -53,22 +53,11 @@ enum Allowed {
 }
 
 impl Sets {
-    /// True if a table has enough changes in the batch, which has no row of a size that would be in memory
-    /// several times.
-    fn suit(&self, batch: &Batch) -> bool {
-        if batch.changes() < limits::SET_CHANGES {
-            return false;
-        }
-        let mut changes: HashMap<u32, usize> = HashMap::new();
-        let mut bytes = 0;
-        for change in batch.transactions.iter().flat_map(|t| &t.changes) {
-            bytes += change.heap_bytes();
-            if let Some(relation) = relation_of(change) {
-                *changes.entry(relation.oid).or_default() += 1;
-            }
-        }
-        bytes <= 2 * limits::BATCH_BYTES
-            && changes.iter().any(|(oid, count)| *count >= limits::SET_CHANGES && !self.rests(*oid))
+    /// True if the batch has changes enough, and no row of a size that would be in memory several times.
+    fn suit(batch: &Batch) -> bool {
+        let changes = || batch.transactions.iter().flat_map(|t| &t.changes);
+        batch.changes() >= limits::SET_CHANGES
+            && changes().map(Change::heap_bytes).sum::<usize>() <= 2 * limits::BATCH_BYTES
     }
 
     fn rests(&self, relation: u32) -> bool {

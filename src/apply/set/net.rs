@@ -6,9 +6,9 @@
 //! 1.0 and 1.00), one row has two keys here; then either the outcome is the same, or a statement touches
 //! fewer rows than it has keys, and the batch goes row by row.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+
+use smallvec::SmallVec;
 
 use crate::apply::batch::Change;
 use crate::apply::statement::Columns;
@@ -16,7 +16,7 @@ use crate::apply::table::Fitted;
 use crate::pgoutput::{OldTuple, Tuple, Value};
 
 /// The values of the key's columns, in the order of the columns.
-pub(super) type Key<'a> = Vec<&'a [u8]>;
+pub(super) type Key<'a> = SmallVec<[&'a [u8]; 2]>;
 
 /// A row after its last change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,10 @@ struct Net<'a, 't> {
     table: &'t Fitted,
     /// Which columns are the key's.
     key: Vec<usize>,
-    fates: HashMap<Key<'a>, Fate<'a>>,
+    /// Where in `fates` a key is.
+    places: HashMap<Key<'a>, usize>,
+    /// What happens to each row, in the order of the first changes.
+    fates: Vec<(Key<'a>, Fate<'a>)>,
     /// The rows of a table whose rows can't be told apart: it takes nothing but new ones.
     new: Vec<Row<'a>>,
 }
@@ -64,7 +67,8 @@ struct Net<'a, 't> {
 pub(super) fn net<'a>(table: &Fitted, changes: &[&'a Change], only_inserts: bool) -> Option<Effects<'a>> {
     let positions = table.columns.iter().enumerate();
     let key = positions.filter(|(_, column)| column.is_key && !only_inserts).map(|(i, _)| i).collect();
-    let mut net = Net { table, key, fates: HashMap::with_capacity(changes.len()), new: Vec::new() };
+    let places = HashMap::with_capacity(changes.len());
+    let mut net = Net { table, key, places, fates: Vec::with_capacity(changes.len()), new: Vec::new() };
     for change in changes {
         match change {
             Change::Insert { new, .. } => net.insert(Row::new(new))?,
@@ -117,32 +121,30 @@ impl<'a> Net<'a, '_> {
             self.new.push(row);
             return Some(());
         }
-        match self.fates.entry(key(&self.key, row.tuple)?) {
-            Entry::Vacant(fate) => {
-                fate.insert(Fate { existed: false, is_deleted: false, now: Some(row) });
-            }
-            Entry::Occupied(mut fate) => match &mut fate.get_mut().now {
-                Some(_) => return None,
-                now @ None => *now = Some(row),
-            },
+        let key = self.key_of(row.tuple)?;
+        match self.fate(&key) {
+            None => self.begin(key, Fate { existed: false, is_deleted: false, now: Some(row) }),
+            Some(Fate { now: Some(_), .. }) => return None,
+            Some(fate) => fate.now = Some(row),
         }
         Some(())
     }
 
     fn update(&mut self, old: Option<&'a OldTuple>, new: &'a Tuple) -> Option<()> {
-        let new_key = key(&self.key, new)?;
+        let new_key = self.key_of(new)?;
         let old_key = match old {
             None => None,
-            Some(OldTuple::Key(old)) => Some(key(&self.key, old)?).filter(|old| *old != new_key),
+            Some(OldTuple::Key(old)) => Some(self.key_of(old)?).filter(|old| *old != new_key),
             Some(OldTuple::Full(_)) => return None,
         };
         let Some(old_key) = old_key else {
-            match self.fates.entry(new_key) {
-                Entry::Vacant(fate) => {
-                    fate.insert(Fate { existed: true, is_deleted: false, now: Some(Row::new(new)) });
+            match self.fate(&new_key) {
+                None => {
+                    let now = Some(Row::new(new));
+                    self.begin(new_key, Fate { existed: true, is_deleted: false, now });
                 }
-                Entry::Occupied(mut fate) => {
-                    let now = fate.get_mut().now.as_mut()?;
+                Some(fate) => {
+                    let now = fate.now.as_mut()?;
                     *now = now.updated(new);
                 }
             }
@@ -158,34 +160,54 @@ impl<'a> Net<'a, '_> {
 
     fn delete(&mut self, old: &'a OldTuple) -> Option<()> {
         match old {
-            OldTuple::Key(old) => self.remove(key(&self.key, old)?).map(|_| ()),
+            OldTuple::Key(old) => self.remove(self.key_of(old)?).map(|_| ()),
             OldTuple::Full(_) => None,
         }
     }
 
     /// Takes the row of a key away; gives it as far as it is known. The outer `None`: it is gone already.
     fn remove(&mut self, key: Key<'a>) -> Option<Option<Row<'a>>> {
-        match self.fates.entry(key) {
-            Entry::Vacant(fate) => {
-                fate.insert(Fate { existed: true, is_deleted: true, now: None });
+        match self.fate(&key) {
+            None => {
+                self.begin(key, Fate { existed: true, is_deleted: true, now: None });
                 Some(None)
             }
-            Entry::Occupied(mut fate) => {
-                let fate = fate.get_mut();
+            Some(fate) => {
                 fate.is_deleted = true;
                 fate.now.take().map(Some)
             }
         }
     }
 
+    /// The key of a row; `None` if there is no key, or one of its values isn't there.
+    fn key_of(&self, tuple: &'a Tuple) -> Option<Key<'a>> {
+        let text = |&i: &usize| match tuple.value(i)? {
+            Value::Text(text) => Some(text),
+            Value::Null | Value::Unchanged | Value::Binary(_) => None,
+        };
+        if self.key.is_empty() { None } else { self.key.iter().map(text).collect() }
+    }
+
+    /// What has happened to the row of a key so far.
+    fn fate(&mut self, key: &Key<'a>) -> Option<&mut Fate<'a>> {
+        self.places.get(key).map(|&place| &mut self.fates[place].1)
+    }
+
+    fn begin(&mut self, key: Key<'a>, fate: Fate<'a>) {
+        self.places.insert(key.clone(), self.fates.len());
+        self.fates.push((key, fate));
+    }
+
     fn effects(self) -> Option<Effects<'a>> {
         let mut effects = Effects { inserted: self.new, ..Effects::default() };
-        let mut fates: Vec<_> = self.fates.into_iter().collect();
-        let numbers: Vec<bool> =
+        let is_number: Vec<bool> =
             self.key.iter().map(|&i| is_integer(&self.table.columns[i].type_name)).collect();
-        fates.sort_unstable_by(|(a, _), (b, _)| order(a, b, &numbers));
+        let mut fates: Vec<_> =
+            self.fates.into_iter().map(|(key, fate)| (ranks(&key, &is_number), key, fate)).collect();
+        // Neighbours in the index share a page. New rows mostly come in order, which this sort likes.
+        fates.sort_by(|(a, a_key, _), (b, b_key, _)| a.cmp(b).then_with(|| a_key.cmp(b_key)));
         let mut shapes: HashMap<Columns, usize> = HashMap::new();
-        for (key, fate) in fates {
+        for (_, key, fate) in fates {
             match fate {
                 Fate { existed: false, now: None, .. } => effects.passing.push(key),
                 Fate { existed: true, now: None, .. } => effects.deleted.push(key),
@@ -219,33 +241,25 @@ fn written(table: &Fitted, row: &Row<'_>) -> Option<Columns> {
     Some(Columns::of(set()))
 }
 
-/// The values of the key's columns; `None` if there is no key, or one of its values isn't there.
-fn key<'a>(columns: &[usize], tuple: &'a Tuple) -> Option<Key<'a>> {
-    if columns.is_empty() {
-        return None;
-    }
-    let text = |value| match value {
-        Value::Text(text) => Some(text),
-        Value::Null | Value::Unchanged | Value::Binary(_) => None,
-    };
-    columns.iter().map(|&i| tuple.value(i).and_then(text)).collect()
-}
-
 fn is_integer(type_name: &str) -> bool {
     matches!(type_name, "smallint" | "integer" | "bigint")
 }
 
-/// About the order that the key's index has: neighbours share a page. Of two integers without a sign the
-/// longer one is the greater one.
-fn order(a: &Key<'_>, b: &Key<'_>, is_integer: &[bool]) -> Ordering {
-    for ((a, b), is_integer) in a.iter().zip(b).zip(is_integer) {
-        let by_length = if *is_integer { a.len().cmp(&b.len()) } else { Ordering::Equal };
-        let by_value = by_length.then_with(|| a.cmp(b));
-        if by_value != Ordering::Equal {
-            return by_value;
-        }
+/// About where the first two columns put a key in its index: numbers are compared faster than texts.
+fn ranks(key: &Key<'_>, is_number: &[bool]) -> [i64; 2] {
+    let mut ranks = key.iter().zip(is_number).map(|(text, is_number)| rank(text, *is_number));
+    [ranks.next().unwrap_or(0), ranks.next().unwrap_or(0)]
+}
+
+fn rank(text: &[u8], is_number: bool) -> i64 {
+    if is_number && let Some(number) = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) {
+        return number;
     }
-    Ordering::Equal
+    let mut first = [0; 8];
+    let known = text.len().min(first.len());
+    first[..known].copy_from_slice(&text[..known]);
+    // The order of unsigned numbers in signed ones.
+    i64::from_be_bytes(first) ^ i64::MIN
 }
 
 #[cfg(test)]

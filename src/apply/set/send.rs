@@ -14,7 +14,7 @@ use tokio_postgres::Statement;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
 use super::net::{Effects, Key, Row, net};
-use super::{Allowed, Group, Segment, SetShape, alone, relation_of, segments};
+use super::{Allowed, Group, Segment, SetShape, Sets, alone, relation_of, segments};
 use crate::apply::applier::Applier;
 use crate::apply::batch::{Batch, Change};
 use crate::apply::explain::{RoundFailure, explain, refused};
@@ -60,7 +60,7 @@ impl Applier {
         session: &'a Arc<Session>,
         batch: &'a Batch,
     ) -> Result<Option<usize>, RoundFailure> {
-        if !self.sets.suit(batch) {
+        if !Sets::suit(batch) {
             return Ok(None);
         }
         let failure = match self.round_of_sets(session, batch).await {
@@ -313,8 +313,16 @@ fn text(value: Value<'_>) -> Option<&[u8]> {
 
 /// The columns of keys; none at all of no keys.
 fn keys<'a>(keys: &[Key<'a>]) -> Vec<Texts<'a>> {
-    let columns = keys.first().map_or(0, Vec::len);
-    (0..columns).map(|i| Texts(keys.iter().map(|key| Some(key[i])).collect())).collect()
+    let mut columns: Vec<Texts<'a>> = Vec::new();
+    for key in keys {
+        for (i, value) in key.iter().enumerate() {
+            if columns.len() <= i {
+                columns.push(Texts(Vec::with_capacity(keys.len())));
+            }
+            columns[i].0.push(Some(*value));
+        }
+    }
+    columns
 }
 
 /// A column of many rows, in the text that the source's output function wrote.
