@@ -5,14 +5,16 @@
 //! a change that did not do what it did on the source can't be committed.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures_util::future::maybe_done;
 use tokio_postgres::types::{Format, IsNull, Json, ToSql, Type};
 
 use super::batch::{Batch, Change, Position, Skipped};
 use super::explain::{RoundFailure, explain, locate, refused};
-use super::in_flight::{InFlight, Place, Trouble};
+use super::in_flight::{InFlight, Place, Trouble, poll_once};
 use super::set::Sets;
 use super::statement::{self, Parameter, Shape};
 use super::table::Fitted;
@@ -159,30 +161,30 @@ impl Applier {
         caught_up_to: Option<PgTimestamp>,
     ) -> Result<Applied, RoundFailure> {
         let session = Arc::clone(&self.session);
-        let in_sets = match self.in_sets(&session, batch).await? {
+        let in_sets = match self.in_sets(&session, batch, caught_up_to).await? {
             Some(changes) => changes,
             None => {
-                self.row_by_row(&session, batch).await?;
+                self.row_by_row(&session, batch, caught_up_to).await?;
                 0
             }
         };
         let changes = batch.changes();
-        let Some(end) = batch.end else {
+        if batch.end.is_some() {
+            self.commit(batch).await?;
+            self.is_open = false;
+            self.changes_open = 0;
+        } else {
             self.changes_open += changes;
-            return Ok(Applied { position: None, changes, in_sets });
-        };
-        self.commit(batch, end, caught_up_to, changes + self.changes_open).await?;
-        self.is_open = false;
-        self.changes_open = 0;
-        Ok(Applied { position: Some(end), changes, in_sets })
+        }
+        Ok(Applied { position: batch.end, changes, in_sets })
     }
 
-    /// Applies the changes of a batch one by one, in the open transaction. All is answered when it
-    /// returns, which keeps the memory of a huge transaction's pieces bounded.
+    /// Applies the changes of a batch one by one, in the open transaction.
     async fn row_by_row<'a>(
         &mut self,
         session: &'a Arc<Session>,
         batch: &'a Batch,
+        caught_up_to: Option<PgTimestamp>,
     ) -> Result<(), RoundFailure> {
         let mut in_flight = InFlight::default();
         self.begin(session, &mut in_flight).await.map_err(|t| explain(batch, t))?;
@@ -192,7 +194,27 @@ impl Applier {
                 self.send(session, &mut in_flight, batch, place, change).await?;
             }
         }
-        in_flight.drain().await.map_err(|t| explain(batch, t))
+        self.settle(in_flight, batch, caught_up_to).await
+    }
+
+    /// Writes the checkpoint, if the batch ends with one, and waits for all answers: the server has all of the
+    /// batch by then, so this takes one round trip. That nothing is left of it keeps the memory of a huge
+    /// transaction's pieces bounded.
+    pub(super) async fn settle<'a>(
+        &self,
+        mut in_flight: InFlight<'a>,
+        batch: &'a Batch,
+        caught_up_to: Option<PgTimestamp>,
+    ) -> Result<(), RoundFailure> {
+        let Some(end) = batch.end else {
+            return in_flight.drain().await.map_err(|t| explain(batch, t));
+        };
+        let mut checkpoint = pin!(maybe_done(self.write_checkpoint(batch, end, caught_up_to)));
+        // This first poll sends it.
+        let _ = poll_once(checkpoint.as_mut()).await;
+        in_flight.drain().await.map_err(|t| explain(batch, t))?;
+        checkpoint.as_mut().await;
+        checkpoint.take_output().unwrap_or(Ok(())).map_err(RoundFailure::from)
     }
 
     /// Opens the target transaction if it isn't.
@@ -210,43 +232,38 @@ impl Applier {
         Ok(())
     }
 
-    /// Writes the checkpoint and commits.
-    async fn commit(
+    async fn write_checkpoint(
         &self,
         batch: &Batch,
         end: Position,
         caught_up_to: Option<PgTimestamp>,
-        changes: usize,
-    ) -> Result<(), RoundFailure> {
+    ) -> Result<()> {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let parameters: [&(dyn ToSql + Sync); 7] = [
+            &self.name,
+            &self.epoch,
+            &end.lsn,
+            &end.commit_time,
+            &caught_up_to,
+            &count(batch.transactions.len()),
+            &count(batch.changes() + self.changes_open),
+        ];
+        match self.session.execute(&self.checkpoint, &parameters).await.map_err(|e| ledger::fault(&e))? {
+            1 => Ok(()),
+            _ => Err(Fault::retry(
+                "the checkpoint is not ours to write: another daemon of this migration has started since, or the \
+                 session has lost its settings",
+            )
+            .on(Side::Target)),
+        }
+    }
+
+    /// Commits what has been applied, all of it.
+    async fn commit(&self, batch: &Batch) -> Result<(), RoundFailure> {
         for transaction in &batch.transactions {
             if let Some(skipped) = &transaction.skipped {
                 self.skip(transaction.commit_lsn, skipped).await?;
             }
-        }
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let rows = self
-            .session
-            .execute(
-                &self.checkpoint,
-                &[
-                    &self.name,
-                    &self.epoch,
-                    &end.lsn,
-                    &end.commit_time,
-                    &caught_up_to,
-                    &count(batch.transactions.len()),
-                    &count(changes),
-                ],
-            )
-            .await
-            .map_err(|e| ledger::fault(&e))?;
-        if rows != 1 {
-            return Err(Fault::retry(
-                "the checkpoint is not ours to write: another daemon of this migration has started since, or the \
-                 session has lost its settings",
-            )
-            .on(Side::Target)
-            .into());
         }
         self.session.batch_execute("COMMIT").await.map_err(|e| {
             let fault = Fault::sql(Side::Target, "committing a batch", &e);

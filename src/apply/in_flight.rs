@@ -67,7 +67,7 @@ impl<'a> InFlight<'a> {
         }
         let mut sent = Sent { answer: Box::pin(answer), bytes, place, rows };
         // This first poll is what sends it.
-        match poll_fn(|context| Poll::Ready(sent.answer.as_mut().poll(context))).await {
+        match poll_once(sent.answer.as_mut()).await {
             Poll::Pending => {}
             Poll::Ready(answer) => {
                 // Only a statement that couldn't be sent is ready at once; an earlier one says why.
@@ -94,6 +94,11 @@ impl<'a> InFlight<'a> {
         let answer = (&mut sent.answer).await;
         check(&sent, answer)
     }
+}
+
+/// Polls a future once, whatever comes of it.
+pub(super) async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 fn check(sent: &Sent<'_>, answer: Result<u64, Error>) -> Result<(), Trouble> {

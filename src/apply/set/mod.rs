@@ -77,10 +77,10 @@ impl Sets {
 }
 
 impl Allowed {
-    /// `tells_rows_apart` and `reads_text`: see `sql/catalog/set_target.sql`.
-    fn by(relation: &Relation, tells_rows_apart: bool, reads_text: bool) -> Self {
+    /// `are_found`: a row can be found by its key, read from text, and has its place in one table.
+    fn by(relation: &Relation, are_found: bool) -> Self {
         let has_key = matches!(relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
-        if has_key && tells_rows_apart && reads_text { Self::All } else { Self::Inserts }
+        if has_key && are_found { Self::All } else { Self::Inserts }
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
+use futures_util::future::maybe_done;
 use postgres_protocol::types::{ArrayDimension, array_to_sql};
 use tokio_postgres::Statement;
 use tokio_postgres::types::{IsNull, ToSql, Type};
@@ -18,15 +17,15 @@ use super::{Allowed, Group, Segment, SetShape, Sets, alone, relation_of, segment
 use crate::apply::applier::Applier;
 use crate::apply::batch::{Batch, Change};
 use crate::apply::explain::{RoundFailure, explain, refused};
-use crate::apply::in_flight::{InFlight, Place, Trouble, Wrong};
+use crate::apply::in_flight::{InFlight, Place, Trouble, Wrong, poll_once};
 use crate::apply::table::Fitted;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::limits;
-use crate::pgoutput::Value;
+use crate::pgoutput::{PgTimestamp, Value};
 
-/// What fails is undone to here, and earlier pieces of a huge transaction stay. A plan that was made while
-/// a table was small must do when it is large: rows are found by the key's index.
+/// What fails is undone to here, and earlier pieces of a huge transaction stay. Rows are found by the key's index
+/// and taken from where it says they are, whatever the statistics say.
 const BEGIN: &str = "SAVEPOINT sets; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
                      SET LOCAL enable_mergejoin = off";
 
@@ -59,11 +58,12 @@ impl Applier {
         &mut self,
         session: &'a Arc<Session>,
         batch: &'a Batch,
+        caught_up_to: Option<PgTimestamp>,
     ) -> Result<Option<usize>, RoundFailure> {
         if !Sets::suit(batch) {
             return Ok(None);
         }
-        let failure = match self.round_of_sets(session, batch).await {
+        let failure = match self.round_of_sets(session, batch, caught_up_to).await {
             Ok(changes) => return Ok(Some(changes)),
             Err(failure) if failure.fault.reaction() == Reaction::Retry => return Err(failure.fault.into()),
             Err(failure) => failure,
@@ -81,6 +81,7 @@ impl Applier {
         &mut self,
         session: &'a Arc<Session>,
         batch: &'a Batch,
+        caught_up_to: Option<PgTimestamp>,
     ) -> Result<usize, SetFailure> {
         let mut in_flight = InFlight::default();
         let doing = |trouble| SetFailure::of(batch, trouble);
@@ -91,10 +92,12 @@ impl Applier {
         for segment in segments(batch) {
             in_sets += self.send_segment(session, &mut in_flight, batch, segment).await?;
         }
-        // Left in place, the savepoints of a huge transaction's pieces would be inside each other.
-        let end = async move { session.batch_execute("RELEASE SAVEPOINT sets").await.map(|()| 0) };
-        in_flight.push(end, 0, None, None).await.map_err(doing)?;
-        in_flight.drain().await.map_err(doing)?;
+        if batch.end.is_none() {
+            // Left in place, the savepoints of a huge transaction's pieces would be inside each other.
+            let release = async move { session.batch_execute("RELEASE SAVEPOINT sets").await.map(|()| 0) };
+            in_flight.push(release, 0, None, None).await.map_err(doing)?;
+        }
+        self.settle(in_flight, batch, caught_up_to).await?;
         Ok(in_sets)
     }
 
@@ -166,7 +169,8 @@ impl Applier {
             )
             .await
             .map_err(|e| refused("describing a table", &e).table(table.target.to_string()))?;
-        let allowed = Allowed::by(&table.relation, row.get("tells_rows_apart"), row.get("reads_text"));
+        let are_found = row.get::<_, bool>("tells_rows_apart") && !table.is_partitioned;
+        let allowed = Allowed::by(&table.relation, are_found && row.get::<_, bool>("reads_text"));
         self.sets.tables.insert(oid, (Arc::clone(table), allowed));
         Ok(allowed)
     }
@@ -259,15 +263,13 @@ async fn copy_in<'a>(
     rows: &[Row<'a>],
 ) -> Result<(), Trouble> {
     let failed = |e| (Some(group.first), Wrong::Refused(e));
-    let mut sink = pin!(session.copy_in::<_, Bytes>(statement));
+    let mut beginning = pin!(maybe_done(session.copy_in::<_, Bytes>(statement)));
     // This first poll sends it; what was sent before is answered first.
-    let begun = poll_fn(|context| Poll::Ready(sink.as_mut().poll(context))).await;
+    let _ = poll_once(beginning.as_mut()).await;
     in_flight.drain().await?;
-    let sink = match begun {
-        Poll::Ready(sink) => sink,
-        Poll::Pending => sink.await,
-    };
-    let mut sink = pin!(sink.map_err(failed)?);
+    beginning.as_mut().await;
+    let Some(sink) = beginning.take_output() else { return Ok(()) };
+    let mut sink = Box::pin(sink.map_err(failed)?);
     let mut gathered = BytesMut::with_capacity(limits::COPY_MESSAGE_BYTES);
     for row in rows {
         for column in 0..group.table.columns.len() {
@@ -279,10 +281,8 @@ async fn copy_in<'a>(
         }
     }
     sink.feed(gathered.freeze()).await.map_err(failed)?;
-    match sink.finish().await.map_err(failed)? {
-        taken if u64::try_from(rows.len()) == Ok(taken) => Ok(()),
-        taken => Err((Some(group.first), Wrong::Rows(taken))),
-    }
+    let finish = async move { sink.as_mut().finish().await };
+    in_flight.push(finish, 0, Some(group.first), u64::try_from(rows.len()).ok()).await
 }
 
 /// A value as COPY reads it.

@@ -25,28 +25,29 @@ impl SetShape {
     pub(super) fn sql(&self, table: &Fitted) -> String {
         let rows = table.only();
         match self {
-            Self::Find => {
-                let (from, condition) = find(table, 0);
-                format!("SELECT FROM {rows} AS t, {from} WHERE {condition}")
-            }
+            Self::Find => format!("SELECT FROM {} WHERE u.place IS NOT NULL", found(table, 0)),
             Self::Delete => {
-                let (from, condition) = find(table, 0);
-                format!("DELETE FROM {rows} AS t USING {from} WHERE {condition}")
+                format!("DELETE FROM {rows} AS t USING {} WHERE t.ctid = u.place", found(table, 0))
             }
             Self::Update(set) => {
                 let first = keys(table);
                 let written: Vec<_> =
                     table.columns.iter().enumerate().filter(|(i, _)| set.has(*i)).map(|(_, c)| c).collect();
-                let (from, condition) = find(table, written.len());
+                let found = found(table, written.len());
                 if written.is_empty() {
                     // Nothing to write, but the rows must be there: they are locked and counted.
-                    return format!("SELECT FROM {rows} AS t, {from} WHERE {condition} FOR UPDATE OF t");
+                    return format!(
+                        "SELECT FROM {rows} AS t, {found} WHERE t.ctid = u.place FOR UPDATE OF t"
+                    );
                 }
                 let assignments: Vec<String> = (first..)
                     .zip(written)
                     .map(|(n, c)| format!("{} = u.c{n}::{}", quote_identifier(&c.name), c.type_name))
                     .collect();
-                format!("UPDATE {rows} AS t SET {} FROM {from} WHERE {condition}", assignments.join(", "))
+                format!(
+                    "UPDATE {rows} AS t SET {} FROM {found} WHERE t.ctid = u.place",
+                    assignments.join(", ")
+                )
             }
             Self::Insert => {
                 let names: Vec<String> = table.columns.iter().map(|c| quote_identifier(&c.name)).collect();
@@ -69,9 +70,13 @@ fn keys(table: &Fitted) -> usize {
     table.columns.iter().filter(|column| column.is_key).count()
 }
 
-/// The rows that the parameters hold, with this many columns besides the key, and the condition that finds
-/// them in the table.
-fn find(table: &Fitted, others: usize) -> (String, String) {
+/// The rows that the parameters hold, with this many columns besides the key, and each one's place in the
+/// table.
+///
+/// A join by the key would leave it to the planner which side it begins with, and to its statistics, which know
+/// nothing of a table that has just been empty: it could read the whole table for each batch, or for each row.
+/// Here it can only look for each key in its index.
+fn found(table: &Fitted, others: usize) -> String {
     let keys: Vec<_> = table.columns.iter().filter(|column| column.is_key).collect();
     let count = keys.len() + others;
     let arrays: Vec<String> = (1..=count).map(|n| format!("pg_catalog.unnest(${n})")).collect();
@@ -81,13 +86,18 @@ fn find(table: &Fitted, others: usize) -> (String, String) {
         .enumerate()
         .map(|(n, column)| {
             format!(
-                "t.{} OPERATOR({}.=) u.c{n}::{}",
+                "f.{} OPERATOR({}.=) r.c{n}::{}",
                 quote_identifier(&column.name),
                 quote_identifier(&column.equality_schema),
                 column.type_name
             )
         })
         .collect();
-    let from = format!("ROWS FROM ({}) AS u ({})", arrays.join(", "), names.join(", "));
-    (from, conditions.join(" AND "))
+    format!(
+        "(SELECT r.*, (SELECT f.ctid FROM {} AS f WHERE {}) AS place FROM ROWS FROM ({}) AS r ({}) OFFSET 0) AS u",
+        table.only(),
+        conditions.join(" AND "),
+        arrays.join(", "),
+        names.join(", ")
+    )
 }
