@@ -79,9 +79,14 @@ test-matrix: PACKAGES = pgbouncer
 test-matrix: servers ## the end-to-end tests between the versions 14 to 18 (PAIRS="15:17 ..."), each fetched once, and a table of the results
 	@tests/servers/matrix.sh $(PAIRS)
 
+# Parts of the benchmark, all without it: w1 w2 w3 w4u w4d latency growth copy verify.
+ONLY =
+
 .PHONY: bench
-bench: servers ## measure the copy beside pg_dump | psql and native replication, the stream beside native replication, and cdc verify beside sums by hand
-	cargo bench --locked --bench copy --bench apply --bench verify
+bench: PACKAGES = postgresql
+bench: servers ## measure cdc beside native replication, pgcopydb, pg_dump, and what the source can send; a table and a chart
+	@$(MAKE) -s servers PACKAGES=pgcopydb || echo "pgcopydb is not measured"
+	cargo bench --locked --bench speed -- $(ONLY)
 
 .PHONY: fuzz
 fuzz: ## any bytes into the decoder, any text into the configuration: FUZZ_RUNS times (50 million) in all
@@ -119,7 +124,7 @@ servers:
 	has_faketime() { \
 	  case "$(PACKAGES)" in *faketime*) ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1;; esac; \
 	}; \
-	if has_postgres && has pgbouncer pgbouncer && has systemd systemd-analyze && has_faketime; then exit 0; fi; \
+	if has_postgres && has pgbouncer pgbouncer && has systemd systemd-analyze && has pgcopydb pgcopydb && has_faketime; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as_root=env; else as_root=sudo; fi; \
 	if ! { command -v apt-get && command -v "$$as_root"; } >/dev/null; then \
 	  echo "Something is missing here. On Debian and Ubuntu, as root: apt-get install $(PACKAGES)" >&2; \

@@ -1,31 +1,81 @@
 //! `cdc verify` beside what one would do by hand: the sums of every table's hashes, on both sides at once.
 //!
-//! `make bench`; `CDC_BENCH_ROWS` rows (2,000,000) in a table with a number for its key, and half as many in
-//! one with a text. Both are copied by a daemon, which streams on; then both ways take turns. Only rows are
-//! compared: with `--table`, keys, sequences and the schema are left out.
-
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-mod support;
+//! A daemon has copied the tables, and streams on; then both ways take turns. Only rows are compared: with
+//! `--table`, keys, sequences and the schema are left out.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use cdc::demo::Cluster;
 use tokio_postgres::Client;
 
-use support::{EVENTS, FILL_EVENTS, cdc, connect, daemon, fresh_database, peak_kib, rows};
+use crate::support::process::{Daemon, cdc, copied, peak_mib};
+use crate::support::report::{Report, Table, number};
+use crate::support::{
+    EVENTS, NEW_EVENTS, Servers, connect, drop_database, fresh_database, median, say, scaled, turns,
+};
 
-/// How many turns each way has.
-const ROUNDS: usize = 5;
+/// In a table with a number for its key; half as many are in one with a text.
+const ROWS: i64 = 1_000_000;
 
 const NAMES: &str = "CREATE TABLE names (name text PRIMARY KEY, email text, note text, at timestamptz)";
 
-const FILL_NAMES: &str = "INSERT INTO names
-    SELECT md5(i::text), 'user' || i || '@example.com', repeat('y', (i % 60)::int), now()
-      FROM generate_series(1, $1::bigint) i";
-
 const TABLES: [&str; 2] = ["public.events", "public.names"];
+
+/// The database, and the migration.
+const NAME: &str = "verify";
+
+pub async fn run(servers: &Servers, report: &mut Report) {
+    let rows = scaled(ROWS);
+    let urls = (servers.source.url(NAME), servers.target.url(NAME));
+    let source = fresh_database(&servers.source, NAME).await;
+    let target = fresh_database(&servers.target, NAME).await;
+    let fill = format!(
+        "{EVENTS}; {NEW_EVENTS}; {NAMES};
+         INSERT INTO events SELECT * FROM new_events(1, {rows});
+         INSERT INTO names SELECT md5(i::text), 'user' || i || '@example.com', repeat('y', i % 60), now()
+           FROM generate_series(1, {rows} / 2) i"
+    );
+    source.batch_execute(&fill).await.unwrap();
+    let daemon = Daemon::start(NAME, &urls.0, &urls.1);
+    copied(&target).await;
+    for client in [&source, &target] {
+        client.batch_execute("VACUUM ANALYZE").await.unwrap();
+        client.batch_execute("CHECKPOINT").await.unwrap();
+    }
+    let (mut hands, mut verifies, mut peak) = (Vec::new(), Vec::new(), 0.0);
+    for _ in 0..turns() {
+        hands.push(by_hand(&urls).await);
+        let (seconds, used) = with_cdc(&urls);
+        say(format_args!("verify: {seconds:.2} s, by hand {:.2} s", hands[hands.len() - 1]));
+        verifies.push(seconds);
+        peak = f64::max(peak, used);
+    }
+    daemon.stop();
+    source.batch_execute(&format!("SELECT pg_drop_replication_slot('cdc_{NAME}')")).await.unwrap();
+    for server in [&servers.source, &servers.target] {
+        drop_database(server, NAME).await;
+    }
+    add(report, rows + rows / 2, median(hands), median(verifies), peak);
+}
+
+fn add(report: &mut Report, rows: i64, hand: f64, verify: f64, peak_mib: f64) {
+    let mut table = Table::new(&["", "seconds", "rows a second", "times as long", "memory"]);
+    for (what, seconds, memory) in [
+        ("sums by hand", hand, String::new()),
+        ("cdc verify, which names what differs", verify, number(peak_mib)),
+    ] {
+        let rate = number(rows as f64 / seconds);
+        table.row(vec![
+            what.to_owned(),
+            format!("{seconds:.2}"),
+            rate,
+            format!("{:.2}", seconds / hand),
+            memory,
+        ]);
+    }
+    let what = format!("{} rows in two tables, while a daemon streams.", number(rows as f64));
+    report.section("Proof", &what, &table);
+}
 
 /// Each table's rows and the sum of their hashes, one table after the other.
 async fn sums(client: &Client) -> Vec<(i64, Option<i64>)> {
@@ -38,90 +88,29 @@ async fn sums(client: &Client) -> Vec<(i64, Option<i64>)> {
     sums
 }
 
-async fn by_hand(source: &Client, target: &Client) -> Duration {
+/// With sessions of its own each time, as a person and `cdc` have them.
+async fn by_hand((source_url, target_url): &(String, String)) -> f64 {
+    let (source, target) = (connect(source_url).await, connect(target_url).await);
     let began = Instant::now();
-    let (source, target) = tokio::join!(sums(source), sums(target));
-    let took = began.elapsed();
+    let (source, target) = tokio::join!(sums(&source), sums(&target));
     assert_eq!(source, target);
-    took
+    began.elapsed().as_secs_f64()
 }
 
-/// How long it took, and the most memory that it had, in KiB.
-fn with_cdc(source_url: &str, target_url: &str) -> (Duration, u64) {
+/// How many seconds it took, and the most memory that it had.
+fn with_cdc((source_url, target_url): &(String, String)) -> (f64, f64) {
     let began = Instant::now();
-    let mut command = cdc(source_url, target_url);
+    let mut command = cdc(NAME, source_url, target_url);
     command.arg("verify").args(TABLES.iter().flat_map(|table| ["--table", table])).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
-    let mut peak = 0;
+    let pid = child.id().try_into().unwrap();
+    let mut peak = 0.0;
     loop {
-        peak = peak.max(peak_kib(&child).unwrap_or_default());
+        peak = f64::max(peak, peak_mib(pid).unwrap_or_default());
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success(), "cdc verify: {status}");
-            return (began.elapsed(), peak);
+            return (began.elapsed().as_secs_f64(), peak);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
-}
-
-/// Prints a way's seconds and its rows a second; gives the median.
-fn print(what: &str, mut took: Vec<Duration>, rows: i64) -> f64 {
-    took.sort_unstable();
-    let seconds = |turn: usize| took[turn].as_secs_f64();
-    let median = seconds(ROUNDS / 2);
-    println!(
-        "{what:<28} {median:>8.2} {:>8.2} {:>8.2} {:>12.0}",
-        seconds(0),
-        seconds(ROUNDS - 1),
-        rows as f64 / median
-    );
-    median
-}
-
-async fn fill(source: &Client, rows: i64) {
-    source.batch_execute(&format!("{EVENTS}; {NAMES}")).await.unwrap();
-    source.execute(FILL_EVENTS, &[&rows]).await.unwrap();
-    source.execute(FILL_NAMES, &[&(rows / 2)]).await.unwrap();
-}
-
-async fn settle(clients: [&Client; 2]) {
-    for client in clients {
-        for sql in ["VACUUM ANALYZE", "CHECKPOINT"] {
-            client.batch_execute(sql).await.unwrap();
-        }
-    }
-}
-
-#[tokio::main]
-async fn main() {
-    let rows = rows(2_000_000);
-    let (source, target) = (Cluster::start("source").await.unwrap(), Cluster::start("target").await.unwrap());
-    let (on_source, on_target) =
-        (fresh_database(&source, "bench").await, fresh_database(&target, "bench").await);
-    fill(&on_source, rows).await;
-    on_target.batch_execute(&format!("{EVENTS}; {NAMES}")).await.unwrap();
-    let (source_url, target_url) = (source.url("bench"), target.url("bench"));
-    let _daemon = daemon(&source_url, &target_url, &on_target).await;
-    settle([&on_source, &on_target]).await;
-    let bytes: i64 = on_source
-        .query_one("SELECT pg_table_size('events') + pg_table_size('names')", &[])
-        .await
-        .unwrap()
-        .get(0);
-    let rows = rows + rows / 2;
-    println!(
-        "proof of {rows} rows, {} MB; both servers, client and daemon on this machine; {ROUNDS} turns each",
-        bytes / 1_000_000
-    );
-    println!("{:<28} {:>8} {:>8} {:>8} {:>12}", "", "median s", "min", "max", "rows/s");
-    let (mut hands, mut verifies, mut peak) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..ROUNDS {
-        // Sessions of their own each time, as a person and `cdc` have them.
-        hands.push(by_hand(&connect(&source_url).await, &connect(&target_url).await).await);
-        let (took, used) = with_cdc(&source_url, &target_url);
-        verifies.push(took);
-        peak = peak.max(used);
-    }
-    let hand = print("sums by hand", hands, rows);
-    let verify = print(&format!("cdc verify (peak {peak} kB)"), verifies, rows);
-    println!("cdc verify takes {:.2} times as long, and names what differs", verify / hand);
 }
