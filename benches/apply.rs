@@ -64,8 +64,9 @@ pub async fn run(servers: &Servers, report: &mut Report) {
         }
     }
     let what = format!(
-        "{changes} changes each; changes a second. CPU: seconds for 100,000 changes, of the walsender + the backend \
-         that applies + the daemon. Memory: the daemon's at its most, in MiB."
+        "{} changes each; changes a second. CPU: seconds for 100,000 changes, of the walsender + the backend \
+         that applies + the daemon. Memory: the daemon's at its most, in MiB.",
+        number(changes as f64)
     );
     report.section("Backlogs", &what, &near);
     report.section(

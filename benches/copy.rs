@@ -42,7 +42,7 @@ const WAYS: [(Who, &str); 4] = [
     (Who::Native, "native"),
     (Who::Cdc, "cdc"),
     (Who::Pgcopydb, "pgcopydb clone"),
-    (Who::Dump, "pg_dump | psql"),
+    (Who::Dump, "pg_dump to psql"),
 ];
 
 /// What one way took.
@@ -173,7 +173,7 @@ fn with_pgcopydb(server: &Cluster, source_url: &str, target_url: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `pg_dump | psql`.
+/// `pg_dump`, and `psql` that reads it.
 pub fn dump(server: &Cluster, source_url: &str, target_url: &str, arguments: &[&str]) {
     let mut dump = Command::new(server.binaries().program("pg_dump"))
         .args(arguments)

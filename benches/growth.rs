@@ -106,8 +106,9 @@ fn add(report: &mut Report, drains: [Vec<Drain>; CASES.len()]) {
         table.row(row);
     }
     let what = format!(
-        "Inserts into one or more of {TABLES} tables. CPU: seconds for 100,000 changes of the walsender, the backend \
-         that applies and the daemon, and of all together."
+        "Inserts into one or more of {} tables. CPU: seconds for 100,000 changes of the walsender, the backend \
+         that applies and the daemon, and of all together.",
+        number(TABLES as f64)
     );
     report.section("As the work grows", &what, &table);
 }

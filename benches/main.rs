@@ -7,7 +7,7 @@
 //!                      w1 and w4u also over a line of 30 ms
 //!   latency            from a commit on the source until it is seen on the target
 //!   growth             what a change costs in longer backlogs, larger transactions and more tables
-//!   copy               rows that are there before: native, cdc, pgcopydb, pg_dump | psql
+//!   copy               rows that are there before: native, cdc, pgcopydb, pg_dump to psql
 //!   verify             cdc verify beside sums by hand
 //! ```
 //!

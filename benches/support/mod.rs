@@ -48,6 +48,8 @@ impl Servers {
                 ("max_replication_slots", "20"),
                 ("max_wal_senders", "20"),
                 ("max_logical_replication_workers", "8"),
+                // How soon a subscription that is enabled again has its worker.
+                ("wal_retrieve_retry_interval", "100ms"),
             ];
             let builder = Cluster::builder(name);
             settings.iter().fold(builder, |builder, (k, v)| builder.setting(*k, *v)).start().await.unwrap()
