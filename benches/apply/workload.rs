@@ -71,7 +71,7 @@ pub const WORKLOADS: &[Workload] = &[
         is_filled: true,
         prepare: "",
         write: "FOR i IN FIRST .. LAST LOOP
-                    UPDATE events SET price = i, title = 'changed ' || i WHERE id = 1 + (i * 7919) % ALL_ROWS;
+                    UPDATE events SET price = i, title = 'changed ' || i WHERE id = 1 + (i::bigint * 7919) % ALL_ROWS;
                     COMMIT;
                 END LOOP",
         is_far: true,

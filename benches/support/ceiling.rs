@@ -1,16 +1,22 @@
 //! How fast the source can send: a reader that throws everything away.
+//!
+//! It reads what is there and then rests for a moment. One that wakes up for every message makes the walsender
+//! use twice the CPU.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cdc::connect::{ConnInfo, Environment};
 use cdc::fault::Side;
 use cdc::lsn::Lsn;
 use cdc::replication::{Feedback, Frame, ReplicationStream, Walsender};
+use futures_util::FutureExt;
 
 use super::backlog::Backlog;
 use super::process::cpu_seconds;
 use super::way::{Drain, PUBLICATION, walsender};
 use super::{Servers, connect};
+
+const REST: Duration = Duration::from_millis(1);
 
 /// A slot that nothing is applied from.
 pub struct Ceiling<'a> {
@@ -60,7 +66,11 @@ impl<'a> Ceiling<'a> {
 /// Reads up to the first commit that ends behind this position, and gives its end.
 async fn read_past(stream: &mut ReplicationStream, position: Lsn) -> Lsn {
     loop {
-        match stream.next().await.unwrap() {
+        let Some(frame) = stream.next().now_or_never() else {
+            tokio::time::sleep(REST).await;
+            continue;
+        };
+        match frame.unwrap() {
             Frame::XLogData { payload, .. } => {
                 if let Some(end) = end_of_commit(&payload).filter(|end| *end > position) {
                     return end;
