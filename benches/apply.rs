@@ -17,7 +17,7 @@ use crate::support::{
 };
 use workload::{WORKLOADS, Workload};
 
-/// So many changes in each; a multiple of 40.
+/// So many changes in each; a multiple of 400. A tenth of them precedes them.
 const CHANGES: i64 = 300_000;
 
 /// Who takes a backlog.
@@ -34,7 +34,7 @@ enum Who {
 type Medians = BTreeMap<Who, Drain>;
 
 pub async fn run(servers: &Servers, report: &mut Report) {
-    let changes = scaled(CHANGES) / 40 * 40;
+    let changes = scaled(CHANGES) / 400 * 400;
     let mut near = Table::new(&[
         "",
         "native",
@@ -79,7 +79,8 @@ pub async fn run(servers: &Servers, report: &mut Report) {
 
 async fn measure(servers: &Servers, workload: &Workload, changes: i64) -> Medians {
     let turns = turns();
-    let all = changes * i64::try_from(turns).unwrap();
+    let each = changes + changes / 10;
+    let all = each * i64::try_from(turns).unwrap();
     let source = fresh_database(&servers.source, workload.name).await;
     let mut setup = format!("{EVENTS}; {NEW_EVENTS}; {MARKER}; {};", workload.prepare);
     if workload.is_filled {
@@ -103,13 +104,16 @@ async fn measure(servers: &Servers, workload: &Workload, changes: i64) -> Median
     let ceiling = Ceiling::new(servers, workload.name).await;
     let mut drains: BTreeMap<Who, Vec<Drain>> = BTreeMap::new();
     for turn in 0..turns {
-        let first = i64::try_from(turn).unwrap() * changes;
-        let body = workload
-            .write
-            .replace("FIRST", &(first + 1).to_string())
-            .replace("LAST", &(first + changes).to_string())
-            .replace("ALL_ROWS", &all.to_string());
-        let backlog = Backlog::write(&source, turn, &body).await;
+        let first = i64::try_from(turn).unwrap() * each + 1;
+        let begin = first + changes / 10;
+        let [warm_up, measured] = [(first, begin - 1), (begin, first + each - 1)].map(|(first, last)| {
+            workload
+                .write
+                .replace("FIRST", &first.to_string())
+                .replace("LAST", &last.to_string())
+                .replace("ALL_ROWS", &all.to_string())
+        });
+        let backlog = Backlog::write(&source, turn, [&warm_up, &measured]).await;
         // Nobody is always the first, or behind the same one.
         let ways_in_all = ways.len();
         ways.rotate_left(turn % ways_in_all);

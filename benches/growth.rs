@@ -28,12 +28,21 @@ const CASES: [Case; 5] = [
 ];
 
 impl Case {
-    /// Inserts rows with numbers from `first` on.
-    fn body(&self, first: i64) -> String {
-        let Self { changes, in_transaction, tables, .. } = self;
+    fn changes(&self) -> i64 {
+        scaled(self.changes).max(self.in_transaction)
+    }
+
+    /// What precedes them.
+    fn warm_up(&self) -> i64 {
+        (self.changes() / 10).max(self.in_transaction)
+    }
+
+    /// Inserts so many rows, with numbers from `first` on.
+    fn body(&self, first: i64, changes: i64) -> String {
+        let Self { in_transaction, tables, .. } = self;
         // A statement inserts a whole transaction, or one row of it.
         let rows = if *tables == 1 { *in_transaction } else { 1 };
-        let statements = scaled(*changes).max(*in_transaction) / rows;
+        let statements = changes / rows;
         let commit_every = in_transaction / rows;
         format!(
             "FOR i IN 1 .. {statements} LOOP
@@ -61,16 +70,17 @@ pub async fn run(servers: &Servers, report: &mut Report) {
     }
     let mut way = Way::new(servers, DATABASE, Follower::Cdc, false).await;
     let mut drains: [Vec<Drain>; CASES.len()] = Default::default();
-    let (mut marker, mut first) = (0, 1);
+    let (mut number, mut first) = (0, 1);
     for _ in 0..turns() {
         for (case, drains) in CASES.iter().zip(&mut drains) {
-            let changes = scaled(case.changes).max(case.in_transaction);
-            let backlog = Backlog::write(&source, marker, &case.body(first)).await;
+            let (warm_up, changes) = (case.warm_up(), case.changes());
+            let parts = [case.body(first, warm_up), case.body(first + warm_up, changes)];
+            let backlog = Backlog::write(&source, number, parts.each_ref().map(String::as_str)).await;
             let drain = way.drain(&backlog).await;
             say(format_args!("growth, {}: {:.2} s of CPU", case.what, drain.cpu.iter().sum::<f64>()));
             drains.push(drain);
-            marker += 1;
-            first += changes;
+            number += 1;
+            first += warm_up + changes;
         }
     }
     way.end().await;
@@ -92,7 +102,7 @@ fn add(report: &mut Report, drains: [Vec<Drain>; CASES.len()]) {
         "memory",
     ]);
     for (case, drains) in CASES.iter().zip(drains) {
-        let changes = scaled(case.changes).max(case.in_transaction) as f64;
+        let changes = case.changes() as f64;
         let drain = Drain::median(drains);
         let cpu = drain.cpu.map(|seconds| seconds * 100_000.0 / changes);
         let mut row = vec![

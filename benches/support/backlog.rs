@@ -3,26 +3,33 @@
 use cdc::lsn::Lsn;
 use tokio_postgres::Client;
 
-/// Its row of a turn is the last of a backlog.
-pub const MARKER: &str = "CREATE TABLE marker (turn int PRIMARY KEY)";
+/// Two rows of it stand in each backlog: one before what is measured, one at the end.
+pub const MARKER: &str = "CREATE TABLE marker (id int PRIMARY KEY)";
 
+/// A backlog that begins with some changes that are not measured: whoever follows has to get going first.
 pub struct Backlog {
-    pub turn: i32,
-    /// Where all of it is in the log, but for the marker.
-    pub end: Lsn,
+    /// The markers' numbers.
+    pub markers: [i32; 2],
+    /// Where the log is just before them.
+    pub positions: [Lsn; 2],
 }
 
 impl Backlog {
-    /// Runs `body` (PL/pgSQL that may commit) and marks the end.
-    pub async fn write(source: &Client, turn: usize, body: &str) -> Self {
-        let turn = turn.try_into().unwrap();
+    /// Runs both parts, PL/pgSQL that may commit.
+    pub async fn write(source: &Client, number: usize, parts: [&str; 2]) -> Self {
+        let first = i32::try_from(number * 2).unwrap();
+        let markers = [first, first + 1];
+        let mut positions = [Lsn::ZERO; 2];
         let run = |sql: String| async move { source.batch_execute(&sql).await.unwrap() };
-        run("SET synchronous_commit = off".to_owned()).await;
-        run(format!("DO $do$ BEGIN {body}; END $do$")).await;
-        run("SET synchronous_commit = on".to_owned()).await;
-        let row = source.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap();
-        run(format!("INSERT INTO marker VALUES ({turn})")).await;
+        for (part, body) in parts.into_iter().enumerate() {
+            run("SET synchronous_commit = off".to_owned()).await;
+            run(format!("DO $do$ BEGIN {body}; END $do$")).await;
+            run("SET synchronous_commit = on".to_owned()).await;
+            let row = source.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap();
+            positions[part] = row.get::<_, &str>(0).parse().unwrap();
+            run(format!("INSERT INTO marker VALUES ({})", markers[part])).await;
+        }
         run("CHECKPOINT".to_owned()).await;
-        Self { turn, end: row.get::<_, &str>(0).parse().unwrap() }
+        Self { markers, positions }
     }
 }

@@ -16,7 +16,7 @@ use super::process::cpu_seconds;
 use super::way::{Drain, PUBLICATION, walsender};
 use super::{Servers, connect};
 
-const REST: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(10);
 
 /// A slot that nothing is applied from.
 pub struct Ceiling<'a> {
@@ -40,21 +40,18 @@ impl<'a> Ceiling<'a> {
         let connection = Walsender::connect(&info, Side::Source, "ceiling").await.unwrap();
         let publications = [PUBLICATION.to_owned()];
         let mut stream = connection.start_replication(&self.slot, Lsn::ZERO, &publications).await.unwrap();
-        let began = Instant::now();
         let pid = walsender(&looker, &self.slot).await;
-        let before = cpu_seconds(pid);
-        let end = backlog.end;
-        let (mut stream, end) = tokio::spawn(async move {
-            let end = read_past(&mut stream, end).await;
-            (stream, end)
-        })
-        .await
-        .unwrap();
-        let seconds = began.elapsed().as_secs_f64();
-        let cpu = [cpu_seconds(pid) - before, 0.0, 0.0];
+        let [first, last] = backlog.positions;
+        let reading = async move {
+            read_past(&mut stream, first).await;
+            let (began, before) = (Instant::now(), cpu_seconds(pid));
+            let end = read_past(&mut stream, last).await;
+            (stream, end, began.elapsed().as_secs_f64(), cpu_seconds(pid) - before)
+        };
+        let (mut stream, end, seconds, walsender) = tokio::spawn(reading).await.unwrap();
         confirm(&mut stream, end).await;
         stream.finish().await.unwrap();
-        Drain { seconds, cpu, peak_mib: 0.0 }
+        Drain { seconds, cpu: [walsender, 0.0, 0.0], peak_mib: 0.0 }
     }
 
     pub async fn end(self) {

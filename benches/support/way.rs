@@ -142,17 +142,16 @@ impl<'a> Way<'a> {
         value(&self.target, &sql).await
     }
 
-    /// Lets it apply a backlog, and compares. The clock runs from when the walsender has begun until the last
-    /// row is seen; what the processes did before that is not counted.
+    /// Lets it apply a backlog, and compares. The clock runs from when the one marker is seen until the other is.
     pub async fn drain(&mut self, backlog: &Backlog) -> Drain {
         self.target.batch_execute("CHECKPOINT").await.unwrap();
         self.start().await;
-        let walsender = walsender(&self.source, &self.slot()).await;
-        let began = Instant::now();
         let daemon = self.daemon.as_ref().map_or(0, Daemon::pid);
-        let pids = [walsender, self.backend().await, daemon];
-        let before = pids.map(cpu_seconds);
-        until(&self.target, &format!("EXISTS (SELECT FROM marker WHERE turn = {})", backlog.turn)).await;
+        let pids = [walsender(&self.source, &self.slot()).await, self.backend().await, daemon];
+        let [first, last] = backlog.markers.map(|id| format!("EXISTS (SELECT FROM marker WHERE id = {id})"));
+        until(&self.target, &first).await;
+        let (began, before) = (Instant::now(), pids.map(cpu_seconds));
+        until(&self.target, &last).await;
         let seconds = began.elapsed().as_secs_f64();
         let mut cpu = pids.map(cpu_seconds);
         cpu.iter_mut().zip(before).for_each(|(cpu, before)| *cpu -= before);
