@@ -1,7 +1,7 @@
 //! How fast the source can send: a reader that throws everything away.
 //!
-//! It reads what is there and then rests for a moment. One that wakes up for every message makes the walsender
-//! use twice the CPU.
+//! It reads what is there and then rests, long enough that the source finds the line full. Where that takes each
+//! message as it comes, the walsender uses up to twice the CPU to send them one by one.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use super::process::cpu_seconds;
 use super::way::{Drain, PUBLICATION, walsender};
 use super::{Servers, connect};
 
-const REST: Duration = Duration::from_millis(10);
+/// How long it rests.
+const REST: Duration = Duration::from_millis(20);
 
 /// A slot that nothing is applied from.
 pub struct Ceiling<'a> {
