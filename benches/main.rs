@@ -24,10 +24,13 @@ mod support;
 mod verify;
 
 use support::report::Report;
-use support::{Servers, is_wanted};
+use support::{Servers, assert_parts, is_wanted};
+
+const PARTS: [&str; 9] = ["w1", "w2", "w3", "w4u", "w4d", "latency", "growth", "copy", "verify"];
 
 #[tokio::main]
 async fn main() {
+    assert_parts(&PARTS);
     let servers = Servers::start().await;
     let mut report = Report::begin(&servers).await;
     apply::run(&servers, &mut report).await;

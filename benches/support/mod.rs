@@ -74,10 +74,21 @@ pub fn turns() -> usize {
     variable("CDC_BENCH_TURNS").unwrap_or(3)
 }
 
+/// What the command line names.
+fn named() -> impl Iterator<Item = String> {
+    std::env::args().skip(1).filter(|argument| !argument.starts_with("--"))
+}
+
 /// True for every part if the command line names none.
 pub fn is_wanted(part: &str) -> bool {
-    let mut named = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).peekable();
-    named.peek().is_none() || named.any(|name| name == part)
+    named().next().is_none() || named().any(|name| name == part)
+}
+
+/// Ends the run if the command line names what isn't there.
+pub fn assert_parts(parts: &[&str]) {
+    for name in named() {
+        assert!(parts.contains(&name.as_str()), "there is no {name}, only {}", parts.join(" "));
+    }
 }
 
 /// Tells how it goes.
