@@ -164,6 +164,9 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 /// wait for the stream, and the stream for a chunk, of which the server sees only half.
 pub const COPY_LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a reader that nothing waits for keeps its connections.
+pub const COPY_IDLE: Duration = Duration::from_secs(2);
+
 /// How long a table's copy rests after a failure that passes by itself; longer if that comes again.
 pub const COPY_PAUSE: Duration = Duration::from_secs(2);
 

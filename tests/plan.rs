@@ -7,7 +7,7 @@ mod support;
 use cdc::catalog::{PublishedTable, TableName, empty, published, rows_exist};
 use cdc::chunk::KeyRange;
 use cdc::connect::{ConnInfo, Environment, Session};
-use cdc::copy::{plan, statements};
+use cdc::copy::{Format, plan, statements};
 use cdc::fault::{Fault, Side};
 use futures_util::{SinkExt, StreamExt};
 use support::pair::{Pair, is_since, number};
@@ -70,7 +70,7 @@ async fn by_chunk(source: &Session, table: &PublishedTable, aggregate: &str) -> 
 
 /// ` FROM ... WHERE ...` of the statement that reads a chunk.
 fn rows_of(table: &PublishedTable, range: &KeyRange) -> String {
-    let copy = statements::copy_out(table, range);
+    let copy = statements::copy_out(table, range, Format::Text);
     let (_, rows) = copy.split_once(" FROM ").unwrap();
     format!(" FROM {}", rows.strip_suffix(") TO STDOUT").unwrap())
 }
@@ -481,9 +481,12 @@ async fn what_is_read_can_be_written_and_removed_chunk_by_chunk() {
                     .batch_execute(&statements::delete(table, &range, &table.name, table.is_partitioned))
                     .await
                     .unwrap();
-                let mut rows = Box::pin(source.copy_out(&statements::copy_out(table, &range)).await.unwrap());
-                let mut sink =
-                    Box::pin(target.copy_in(&statements::copy_in(table, &table.name)).await.unwrap());
+                let mut rows = Box::pin(
+                    source.copy_out(&statements::copy_out(table, &range, Format::Text)).await.unwrap(),
+                );
+                let mut sink = Box::pin(
+                    target.copy_in(&statements::copy_in(table, &table.name, Format::Text)).await.unwrap(),
+                );
                 while let Some(bytes) = rows.next().await {
                     sink.send(bytes.unwrap()).await.unwrap();
                 }
@@ -498,7 +501,10 @@ async fn what_is_read_can_be_written_and_removed_chunk_by_chunk() {
     }
     // The key's columns are the first of the line that the target refuses.
     let mut sink = Box::pin(
-        target.copy_in::<_, bytes::Bytes>(&statements::copy_in(&tables[0], &tables[0].name)).await.unwrap(),
+        target
+            .copy_in::<_, bytes::Bytes>(&statements::copy_in(&tables[0], &tables[0].name, Format::Text))
+            .await
+            .unwrap(),
     );
     sink.send("7\tv\t1\n".into()).await.unwrap();
     let error = sink.close().await.unwrap_err();

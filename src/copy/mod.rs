@@ -9,6 +9,7 @@
 //! accepts it or has it take another one; what that is about is said in [`crate::route`].
 
 mod again;
+mod format;
 mod partitions;
 mod pipe;
 mod plan;
@@ -19,6 +20,7 @@ pub mod statements;
 mod table;
 mod who;
 
+pub use format::Format;
 pub use partitions::takes_others;
 pub use pipe::Throttle;
 pub use plan::plan;

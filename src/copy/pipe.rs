@@ -1,5 +1,5 @@
-//! COPY to COPY: rows go from one server to the other as the text that the one has written and the
-//! other reads, without being looked at.
+//! COPY to COPY: rows go from one server to the other as the one has written them and the other reads them,
+//! without being looked at.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
 use tokio_postgres::{Client, Error};
 
+use super::format::Format;
 use crate::limits;
 
 /// What went through.
@@ -31,12 +32,13 @@ pub(super) enum Broken {
     Target(Error),
 }
 
-/// Pipes what `copy_out` reads into `copy_in`.
+/// Pipes what `copy_out` reads into `copy_in`, both in this format.
 pub(super) async fn pipe(
     source: &Client,
     copy_out: &str,
     target: &Client,
     copy_in: &str,
+    format: Format,
     throttle: &Throttle,
 ) -> Result<Piped, Broken> {
     let rows = source.copy_out(copy_out).await.map_err(Broken::Source)?;
@@ -68,6 +70,7 @@ pub(super) async fn pipe(
     if !gathered.is_empty() {
         sink.feed(gathered.freeze()).await.map_err(Broken::Target)?;
     }
+    piped.rows = piped.rows.saturating_sub(format.other_messages());
     piped.taken = sink.finish().await.map_err(Broken::Target)?;
     Ok(piped)
 }

@@ -227,9 +227,7 @@ impl Planner {
         let changed = || Fault::retry("the source's table has changed").on(Side::Source);
         let there = tables(&self.source, Side::Source, &[table.oid]).await?;
         let there = there.get(&table.oid).ok_or_else(changed)?;
-        let mut recorded: Vec<(u32, Option<Shape>)> = self.ledger.shapes().await?;
-        recorded.retain(|(relation, _)| *relation == table.oid);
-        let recorded = recorded.pop().and_then(|(_, shape)| shape);
+        let recorded: Option<Shape> = self.ledger.shape(table.oid).await?;
         let row =
             self.target.query_one("SELECT pg_catalog.to_regclass($1)::oid", &[&copy.target.to_sql()]).await;
         let oid: Option<u32> = row.map_err(|e| Fault::sql(Side::Target, "looking for a table", &e))?.get(0);

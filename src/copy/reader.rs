@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use futures_util::future::try_join;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::format::{Format, types};
 use super::pipe::{Broken, Piped, Throttle, pipe};
 use super::planner::snapshot;
 use super::statements;
@@ -136,10 +138,11 @@ impl Reader {
 
     async fn copy_chunks(&self, readers: &Readers, job: &Job) -> Result<Option<Copied>> {
         let Some(snapshot) = self.accepted_snapshot(readers, job).await? else { return Ok(None) };
-        self.begin_writing(job).await?;
+        // Both are on their way to the target at once, in this order.
+        let ((), format) = try_join(self.begin_writing(job), self.format(job)).await?;
         let mut chunks = Vec::new();
         for (id, range) in &job.chunks {
-            let piped = self.carry(readers, &job.table, range).await?;
+            let piped = self.carry(readers, &job.table, range, format).await?;
             let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             chunks.push(CopiedChunk { id: *id, rows: count(piped.rows), bytes: count(piped.bytes) });
         }
@@ -224,8 +227,9 @@ impl Reader {
     /// out of them that the stream could not tell.
     async fn begin_writing(&self, job: &Job) -> Result<()> {
         let mut begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}",
-            limits::COPY_LOCK_WAIT.as_millis()
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE",
+            limits::COPY_LOCK_WAIT.as_millis(),
+            job.table.target.to_sql()
         );
         let table = &job.table;
         if table.owns_target {
@@ -243,11 +247,32 @@ impl Reader {
         self.target.batch_execute(&begin).await.map_err(|e| Fault::sql(Side::Target, doing, &e))
     }
 
+    /// In which format the table's rows travel. It is locked on both sides, so that nobody changes a type meanwhile:
+    /// binary rows of another one could be taken for rows of this one.
+    async fn format(&self, job: &Job) -> Result<Format> {
+        let table = &job.table;
+        let columns = statements::columns(&table.source);
+        let asking =
+            |side| move |e: tokio_postgres::Error| Fault::sql(side, "asking for the columns' types", &e);
+        let (source, target) = try_join(
+            async { types(&self.source, &table.source.name, &columns).await.map_err(asking(Side::Source)) },
+            async { types(&self.target, &table.target, &columns).await.map_err(asking(Side::Target)) },
+        )
+        .await?;
+        Ok(Format::of(&source, &target))
+    }
+
     /// Carries a chunk's rows over.
-    async fn carry(&self, readers: &Readers, table: &TableCopy, range: &KeyRange) -> Result<Piped> {
-        let copy_out = statements::copy_out(&table.source, range);
-        let copy_in = statements::copy_in(&table.source, &table.target);
-        let piped = pipe(&self.source, &copy_out, &self.target, &copy_in, &readers.throttle).await;
+    async fn carry(
+        &self,
+        readers: &Readers,
+        table: &TableCopy,
+        range: &KeyRange,
+        format: Format,
+    ) -> Result<Piped> {
+        let copy_out = statements::copy_out(&table.source, range, format);
+        let copy_in = statements::copy_in(&table.source, &table.target, format);
+        let piped = pipe(&self.source, &copy_out, &self.target, &copy_in, format, &readers.throttle).await;
         let place = match range.to_sql(table.source.chunk_columns()) {
             Some(range) => format!("copying the chunk {range}"),
             None => "copying the table".to_owned(),
@@ -263,7 +288,7 @@ impl Reader {
             Err(Broken::Target(error)) => {
                 let fault = Fault::sql(Side::Target, &place, &error);
                 match error.as_db_error().and_then(|e| line_of(e.where_()?)) {
-                    Some(line) => Ok(fault.key(self.row(table, &copy_out, line).await?)),
+                    Some(line) => Ok(fault.key(self.row(table, range, line).await?)),
                     None => Ok(fault),
                 }
                 .and_then(Err)
@@ -291,9 +316,10 @@ impl Reader {
     }
 
     /// The key of the row that came in this line, read once more under the same snapshot.
-    async fn row(&self, table: &TableCopy, copy_out: &str, line: usize) -> Result<String> {
+    async fn row(&self, table: &TableCopy, range: &KeyRange, line: usize) -> Result<String> {
         use futures_util::StreamExt;
-        let rows = self.source.copy_out(copy_out).await.map_err(|e| reading(&e))?;
+        let copy_out = statements::copy_out(&table.source, range, Format::Text);
+        let rows = self.source.copy_out(&copy_out).await.map_err(|e| reading(&e))?;
         let mut rows = std::pin::pin!(rows);
         let mut row = bytes::Bytes::new();
         for _ in 0..line {

@@ -2,26 +2,28 @@
 //!
 //! The key's columns come first: when the target refuses a line, the error quotes it from its start.
 
+use super::format::Format;
 use crate::catalog::{PublishedTable, TableName, quote_identifier};
 use crate::chunk::KeyRange;
 
 /// Reads a chunk's rows.
 #[must_use]
-pub fn copy_out(table: &PublishedTable, range: &KeyRange) -> String {
+pub fn copy_out(table: &PublishedTable, range: &KeyRange, format: Format) -> String {
     let name = table.name.only(table.is_partitioned);
     let filter = table.row_filter.as_ref().map(|filter| format!("({filter})"));
     let wanted = condition(range.to_sql(table.chunk_columns()).into_iter().chain(filter));
-    format!("COPY (SELECT {} FROM {name}{wanted}) TO STDOUT", columns(table).join(", "))
+    let columns = quoted(&columns(table));
+    format!("COPY (SELECT {columns} FROM {name}{wanted}) TO STDOUT{}", format.option())
 }
 
 /// Writes rows as [`copy_out`] reads them.
 #[must_use]
-pub fn copy_in(table: &PublishedTable, target: &TableName) -> String {
+pub fn copy_in(table: &PublishedTable, target: &TableName, format: Format) -> String {
     // `COPY t ()` is a syntax error. Without a list it is all columns but the generated ones: none, if
     // the target's table is like the source's; each row is an empty line then.
-    let columns = columns(table).join(", ");
+    let columns = quoted(&columns(table));
     let list = if columns.is_empty() { columns } else { format!(" ({columns})") };
-    format!("COPY {}{list} FROM STDIN", target.to_sql())
+    format!("COPY {}{list} FROM STDIN{}", target.to_sql(), format.option())
 }
 
 /// Removes a chunk's rows. A row filter is none of its concern: what no longer passes must go too.
@@ -44,10 +46,14 @@ pub fn delete_without_key(table: &PublishedTable, target: &TableName, target_is_
     format!("DELETE FROM {} WHERE {}", target.only(target_is_partitioned), nulls.join(" OR "))
 }
 
-/// The published columns as SQL, those of the key first.
-fn columns(table: &PublishedTable) -> Vec<String> {
+/// The published columns in the order in which they travel: those of the key first.
+pub(super) fn columns(table: &PublishedTable) -> Vec<String> {
     let others = table.columns.iter().filter(|column| !table.key.contains(column));
-    table.key.iter().chain(others).map(|column| quote_identifier(column)).collect()
+    table.key.iter().chain(others).cloned().collect()
+}
+
+fn quoted(columns: &[String]) -> String {
+    columns.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ")
 }
 
 fn condition(parts: impl IntoIterator<Item = String>) -> String {
@@ -95,15 +101,15 @@ mod tests {
                          '00000000-0000-0000-0000-000000000001'::pg_catalog.uuid) AND (\"tenant\", \"id\") < \
                          ('7'::pg_catalog.int8, '00000000-0000-0000-0000-000000000002'::pg_catalog.uuid)";
         assert_eq!(
-            copy_out(&table, &range),
+            copy_out(&table, &range, Format::Text),
             format!(
                 "COPY (SELECT \"tenant\", \"id\", \"v\", \"a\"\"b\" FROM ONLY \"public\".\"Order\" WHERE {condition}) \
                  TO STDOUT"
             )
         );
         assert_eq!(
-            copy_in(&table, &target),
-            "COPY \"public\".\"Order\" (\"tenant\", \"id\", \"v\", \"a\"\"b\") FROM STDIN"
+            copy_in(&table, &target, Format::Binary),
+            "COPY \"public\".\"Order\" (\"tenant\", \"id\", \"v\", \"a\"\"b\") FROM STDIN (FORMAT binary)"
         );
         assert_eq!(
             delete(&table, &range, &target, false),
@@ -120,13 +126,13 @@ mod tests {
         let target = TableName::new("public", "t");
         let upper = KeyRange { lower: None, upper: Some(vec![KeyValue::Integer(9)]) };
         assert_eq!(
-            copy_out(&table, &upper),
+            copy_out(&table, &upper, Format::Text),
             "COPY (SELECT \"id\" FROM \"public\".\"Order\" WHERE (\"id\") < ('9'::pg_catalog.int8) AND ((a > 1) OR \
              b)) TO STDOUT"
         );
         assert_eq!(
-            copy_out(&table, &KeyRange::ALL),
-            "COPY (SELECT \"id\" FROM \"public\".\"Order\" WHERE ((a > 1) OR b)) TO STDOUT"
+            copy_out(&table, &KeyRange::ALL, Format::Binary),
+            "COPY (SELECT \"id\" FROM \"public\".\"Order\" WHERE ((a > 1) OR b)) TO STDOUT (FORMAT binary)"
         );
         assert_eq!(
             delete(&table, &upper, &target, false),
@@ -138,9 +144,9 @@ mod tests {
     fn a_table_without_columns_has_rows_all_the_same() {
         let table = table(&[], &[], &[]);
         assert_eq!(
-            copy_out(&table, &KeyRange::ALL),
+            copy_out(&table, &KeyRange::ALL, Format::Text),
             "COPY (SELECT  FROM ONLY \"public\".\"Order\") TO STDOUT"
         );
-        assert_eq!(copy_in(&table, &table.name), "COPY \"public\".\"Order\" FROM STDIN");
+        assert_eq!(copy_in(&table, &table.name, Format::Text), "COPY \"public\".\"Order\" FROM STDIN");
     }
 }

@@ -263,30 +263,35 @@ impl Copying {
         }
     }
 
-    /// Takes an event in. `routed_to` is how far the stream has come.
+    /// Takes an event in, and starts what can be started then. `routed_to` is how far the stream has come.
     pub(super) async fn take(&mut self, event: Event, routed_to: Lsn) -> Result<()> {
         match event {
-            Event::Offered(offered) => {
-                self.answer(offered, routed_to);
-                Ok(())
+            Event::Offered(offered) => self.answer(offered, routed_to),
+            Event::Finished(finished) => self.finished(*finished?).await?,
+            Event::Planned(planned) => self.planned(planned?).await?,
+            Event::PutBack(failed) => self.put_back(failed?).await?,
+        }
+        self.start(routed_to);
+        Ok(())
+    }
+
+    async fn planned(&mut self, planned: Planned) -> Result<()> {
+        match planned {
+            Planned::Ready(table) => self.ready(*table),
+            Planned::Again(table) => return self.again(*table).await,
+            Planned::Gone(relation) => {
+                tracing::warn!(relation, "a table is not in the stream any more: nothing is copied of it");
+                self.router.forget(relation);
+                self.jobs.forget(relation);
             }
-            Event::Finished(finished) => self.finished(*finished?).await,
-            Event::Planned(planned) => {
-                match planned? {
-                    Planned::Ready(table) => self.ready(*table),
-                    Planned::Again(table) => return self.again(*table).await,
-                    Planned::Gone(relation) => {
-                        tracing::warn!(
-                            relation,
-                            "a table is not in the stream any more: nothing is copied of it"
-                        );
-                        self.router.forget(relation);
-                        self.jobs.forget(relation);
-                    }
-                }
-                Ok(())
-            }
-            Event::PutBack(failed) => self.put_back(failed?).await,
+        }
+        Ok(())
+    }
+
+    /// Gives free readers something to do, unless the stream is behind.
+    fn start(&mut self, routed_to: Lsn) {
+        if self.lag(routed_to) <= limits::COPY_LAG {
+            self.jobs.start(&self.router);
         }
     }
 
@@ -452,9 +457,7 @@ impl Copying {
 
     /// Starts what can be started. Called a few times a second.
     pub(super) async fn work(&mut self, routed_to: Lsn) -> Result<()> {
-        if self.lag(routed_to) <= limits::COPY_LAG {
-            self.jobs.start(&self.router);
-        }
+        self.start(routed_to);
         match &self.end {
             End::NotYet if self.router.is_consistent() => {
                 answered(Side::Target, self.ledger.set_consistent()).await?;

@@ -30,6 +30,8 @@ pub(super) struct Jobs {
     most_readers: usize,
     running: JoinSet<Finished>,
     idle: Vec<Reader>,
+    /// When the last one became free.
+    idle_since: Instant,
     tables: HashMap<u32, Table>,
     queue: VecDeque<ChunkId>,
     /// Tables that have failed, and until when they rest.
@@ -45,6 +47,7 @@ impl Jobs {
             most_readers,
             running: JoinSet::new(),
             idle: Vec::new(),
+            idle_since: Instant::now(),
             tables: HashMap::new(),
             queue: VecDeque::new(),
             rests: HashMap::new(),
@@ -58,6 +61,7 @@ impl Jobs {
         match self.running.join_next().await {
             Some(Ok(mut finished)) => {
                 self.idle.extend(finished.reader.take());
+                self.idle_since = Instant::now();
                 Ok(finished)
             }
             Some(Err(error)) => Err(Fault::bug(format!("a reader's task has ended: {error}"))),
@@ -116,8 +120,10 @@ impl Jobs {
     /// Gives the readers that are free something to do.
     pub(super) fn start(&mut self, router: &Router) {
         if self.queue.is_empty() {
-            // Nothing is left for them but to hold connections.
-            self.idle.clear();
+            // Until the next table is planned. After that nothing is left for them but to hold connections.
+            if self.idle_since.elapsed() > limits::COPY_IDLE {
+                self.idle.clear();
+            }
             return;
         }
         self.queue.retain(|chunk| router.is_pending(*chunk));

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio_postgres::Client;
 use tokio_postgres::types::Json;
+use tokio_postgres::{Client, Row};
 
 use super::migration::{Ledger, fault};
 use crate::fault::{Fault, Result, Side};
@@ -52,6 +52,12 @@ pub async fn ask_again(client: &Client, name: &str, relation: u32, reason: &str)
     Ok(())
 }
 
+fn shape<S: DeserializeOwned>(row: &Row, column: usize) -> Result<Option<S>> {
+    let odd = |_| Fault::person("the ledger's shape of a table can't be read (cdc.shape)").on(Side::Target);
+    let shape: Option<Json<S>> = row.try_get(column).map_err(odd)?;
+    Ok(shape.map(|shape| shape.0))
+}
+
 impl Ledger {
     /// The tables of the copy by their oids, with how they are built; none of a table that a version has taken in
     /// which didn't look.
@@ -67,14 +73,17 @@ impl Ledger {
             )
             .await
             .map_err(|e| fault(&e))?;
-        let odd =
-            |_| Fault::person("the ledger's shape of a table can't be read (cdc.shape)").on(Side::Target);
-        rows.iter()
-            .map(|row| {
-                let shape: Option<Json<S>> = row.try_get(1).map_err(odd)?;
-                Ok((row.get(0), shape.map(|shape| shape.0)))
-            })
-            .collect()
+        rows.iter().map(|row| Ok((row.get(0), shape(row, 1)?))).collect()
+    }
+
+    /// How a table of the copy is built; `None` if the ledger doesn't have it.
+    ///
+    /// # Errors
+    /// If the target can't be asked, or what it holds can't be read.
+    pub async fn shape<S: DeserializeOwned>(&self, relation: u32) -> Result<Option<S>> {
+        let sql = "SELECT shape FROM cdc.shape WHERE name = $1 AND relation = $2";
+        let row = self.session.query_opt(sql, &[&self.name, &relation]).await.map_err(|e| fault(&e))?;
+        row.map_or(Ok(None), |row| shape(&row, 0))
     }
 
     /// The tables of which a chunk isn't over, or that are to be copied again.
