@@ -73,13 +73,14 @@ pub async fn empty(target: &Client, tables: &[TableName]) -> Result<()> {
 
 /// The tables for SQL that must not touch tables which inherit from them.
 async fn only(target: &Client, tables: &[TableName]) -> Result<Vec<String>> {
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let rows = target
         .query(
             "SELECT n.nspname::text, c.relname::text
                FROM pg_catalog.pg_class c
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE c.relkind = 'p'",
-            &[],
+              WHERE c.relkind = 'p' AND c.relname = ANY ($1)",
+            &[&names],
         )
         .await
         .map_err(|e| Fault::sql(Side::Target, "looking for partitioned tables", &e))?;

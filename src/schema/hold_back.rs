@@ -260,8 +260,11 @@ impl Found {
 async fn find(client: &impl GenericClient, wanted: &Wanted<'_>) -> Result<Vec<Found>, tokio_postgres::Error> {
     let Wanted { table, copied, mode } = wanted;
     let indexes = match copied {
-        Some((key, others)) => client.query(INDEXES, &[&table.schema, &table.name, key, others]).await?,
-        None => Vec::new(),
+        // Without either no index is one of those, and a database can have many small tables.
+        Some((key, others)) if !key.is_empty() || others.is_some() => {
+            client.query(INDEXES, &[&table.schema, &table.name, key, others]).await?
+        }
+        Some(_) | None => Vec::new(),
     };
     let oids: Vec<u32> = indexes.iter().map(|row| row.get("oid")).collect();
     let tables = std::slice::from_ref(*table);
