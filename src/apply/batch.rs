@@ -295,7 +295,12 @@ impl Batcher {
         if !open.applied_already {
             self.bytes += change.heap_bytes();
             self.changes += 1;
-            open.transaction.changes.push(change);
+            let changes = &mut open.transaction.changes;
+            if changes.is_empty() {
+                // Most transactions of a backlog can be of one change, and a vector's first growth is by four.
+                changes.reserve_exact(1);
+            }
+            changes.push(change);
         }
         Ok(())
     }
