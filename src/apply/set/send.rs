@@ -281,6 +281,8 @@ async fn copy_in<'a>(
         }
     }
     sink.feed(gathered.freeze()).await.map_err(failed)?;
+    // Then the first poll of what follows sends all of it, and statements behind it don't wait for the next.
+    sink.flush().await.map_err(failed)?;
     let finish = async move { sink.as_mut().finish().await };
     in_flight.push(finish, 0, Some(group.first), u64::try_from(rows.len()).ok()).await
 }
