@@ -38,6 +38,9 @@ pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How long what the source sends is let gather while the stream is behind.
 pub const GATHER: Duration = Duration::from_millis(1);
 
+/// How long a batch waits for more at the most then.
+pub const GATHER_MOST: Duration = Duration::from_millis(100);
+
 /// From how many changes of a table in a batch on they are applied together. With fewer, a statement for
 /// each is as fast.
 pub const SET_CHANGES: usize = 16;

@@ -4,14 +4,15 @@
 //! reads on, up to the limits of one batch, and keeps telling the source what is durable. So the
 //! source hears from us in time however slow an apply is (rule C2).
 
+mod receive;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
-use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::copying::{Copying, Event};
+use super::copying::Copying;
 use super::monitor::{self, Tick, Watched};
 use super::prepare::Prepared;
 use super::task::Task;
@@ -22,10 +23,9 @@ use crate::fault::{Fault, Result, Side};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::lsn::Lsn;
-use crate::pgoutput::{Decoder, Message, OldTuple, PgTimestamp, ProtoVersion, Relation, Relations, Tuple};
+use crate::pgoutput::{Decoder, PgTimestamp, ProtoVersion, Relations};
 use crate::pulse::{Pulse, Turning};
-use crate::replication::{Feedback, Frame, ReplicationStream};
-use crate::route::Routed;
+use crate::replication::{Feedback, ReplicationStream};
 use crate::schema::drift::{Drift, Known};
 use crate::shutdown::Shutdown;
 
@@ -219,7 +219,8 @@ impl Engine {
         loop {
             turning.turned();
             let is_reading = self.is_reading();
-            if !(self.gathers && is_reading) {
+            let rests = self.gathers && is_reading;
+            if !rests || self.progress.checkpoint_at.elapsed() >= limits::GATHER_MOST {
                 self.hand_over().await?;
             }
             tokio::select! {
@@ -230,7 +231,7 @@ impl Engine {
                 fault = self.monitor.fault() => return Err(fault),
                 event = self.copying.next() => self.copied(event).await?,
                 _ = timer.tick() => self.keep_in_touch(is_reading).await?,
-                () = tokio::time::sleep(limits::GATHER), if is_reading && self.gathers => {
+                () = tokio::time::sleep(limits::GATHER), if rests => {
                     self.gathers = self.receive_what_is_there(turning).await? && self.is_behind();
                 }
                 frame = self.stream.next(), if is_reading && !self.gathers => match frame {
@@ -243,30 +244,6 @@ impl Engine {
                 },
             }
         }
-    }
-
-    fn is_reading(&self) -> bool {
-        self.batcher.has_room() && self.waiting.is_none()
-    }
-
-    /// The source was known to be further already. A reader that wakes up for every message makes the walsender
-    /// pay for that, too, and has small batches; so more is let gather until none has come in between.
-    fn is_behind(&self) -> bool {
-        self.clock.is_beyond(self.progress.received)
-    }
-
-    /// Takes what has arrived; false if nothing has.
-    async fn receive_what_is_there(&mut self, turning: &Turning) -> Result<bool> {
-        let mut has_come = false;
-        while self.is_reading() {
-            match self.stream.next().now_or_never() {
-                Some(Ok(frame)) => self.receive(frame)?,
-                Some(Err(fault)) => return Err(self.cut_off(fault, turning).await),
-                None => break,
-            }
-            has_come = true;
-        }
-        Ok(has_come)
     }
 
     /// The source reports this instead of the rest of a transaction. What came before that is applied, so
@@ -403,140 +380,6 @@ impl Engine {
         self.progress.told_at = Instant::now();
         self.progress.reply_requested = false;
         Ok(())
-    }
-
-    /// Takes what the source sent.
-    fn receive(&mut self, frame: Frame) -> Result<()> {
-        self.progress.heard_at = Instant::now();
-        match frame {
-            Frame::Keepalive { wal_end, reply_requested, .. } => {
-                self.progress.received = self.progress.received.max(wal_end);
-                self.progress.reply_requested |= reply_requested;
-                self.batcher.advance(wal_end);
-            }
-            Frame::XLogData { wal_start, payload, .. } => {
-                self.progress.received = self.progress.received.max(wal_start);
-                let message = self.decoder.decode(payload)?;
-                if !self.skip(&message)? {
-                    self.route(message)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts a change of a transaction that is to be skipped; true if it was one. The router is not asked
-    /// about it: what a chunk that is still to be copied has of it comes with the copy all the same.
-    fn skip(&mut self, message: &Message) -> Result<bool> {
-        let Some(dropped) = self.batcher.skipped() else { return Ok(false) };
-        let relations = match message {
-            Message::Insert { relation, .. }
-            | Message::Update { relation, .. }
-            | Message::Delete { relation, .. } => std::slice::from_ref(relation),
-            Message::Truncate(truncate) => &truncate.relations,
-            _ => return Ok(false),
-        };
-        for oid in relations {
-            let relation = self.relations.get(*oid)?;
-            *dropped.entry(format!("{}.{}", relation.schema, relation.name)).or_default() += 1;
-        }
-        Ok(true)
-    }
-
-    /// Puts a message where it belongs.
-    fn route(&mut self, message: Message) -> Result<()> {
-        match message {
-            Message::Begin(begin) => {
-                self.batcher.begin(&begin)?;
-                self.copying.begin(begin.xid, begin.commit_lsn);
-            }
-            Message::Commit(commit) => self.batcher.commit(&commit)?,
-            Message::Relation(relation) => {
-                self.relations.update(relation);
-            }
-            Message::Insert { relation, new } => {
-                let relation = self.relation(relation, Some(&new), None)?;
-                self.change(Change::Insert { relation, new })?;
-            }
-            Message::Update { relation, old, new } => {
-                let relation = self.relation(relation, Some(&new), old.as_ref())?;
-                self.change(Change::Update { relation, old, new })?;
-            }
-            Message::Delete { relation, old } => {
-                let relation = self.relation(relation, None, Some(&old))?;
-                self.change(Change::Delete { relation, old })?;
-            }
-            Message::Truncate(truncate) => {
-                let relations = truncate
-                    .relations
-                    .iter()
-                    .map(|oid| Ok(Arc::clone(self.relations.get(*oid)?)))
-                    .collect::<Result<Vec<_>>>()?;
-                self.change(Change::Truncate { relations, restart_identity: truncate.restart_identity })?;
-            }
-            // Of no consequence for the rows: types are read by the target's own input functions, and
-            // where a transaction came from first makes no difference to this direction.
-            Message::Type { .. } | Message::Origin { .. } | Message::Logical(_) => {}
-            Message::StreamStart { .. }
-            | Message::StreamStop
-            | Message::StreamCommit { .. }
-            | Message::StreamAbort(_)
-            | Message::Streamed { .. }
-            | Message::BeginPrepare(_)
-            | Message::Prepare(_)
-            | Message::CommitPrepared(_)
-            | Message::RollbackPrepared(_)
-            | Message::StreamPrepare(_) => {
-                return Err(Fault::bug("the source sent a message that protocol version 1 doesn't have")
-                    .on(Side::Source));
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives a change to the batch, as far as the copy doesn't have it; or keeps it until its chunk is
-    /// copied.
-    fn change(&mut self, change: Change) -> Result<()> {
-        if self.batcher.has_applied_it() {
-            return Ok(());
-        }
-        let commit_lsn = self.batcher.receiving();
-        let routed = self.copying.route(change).map_err(|fault| match commit_lsn {
-            Some(lsn) => fault.lsn(lsn),
-            None => fault,
-        });
-        match routed? {
-            Routed::Apply(change) => self.batcher.change(change)?,
-            Routed::Split(changes) => {
-                for change in changes {
-                    self.batcher.change(change)?;
-                }
-            }
-            Routed::Drop => {}
-            Routed::Wait(change, _) => self.waiting = Some(change),
-        }
-        Ok(())
-    }
-
-    /// Something has happened to the copy, which a waiting change may have waited for.
-    async fn copied(&mut self, event: Event) -> Result<()> {
-        self.copying.take(event, self.batcher.position()).await?;
-        match self.waiting.take() {
-            Some(change) => self.change(change),
-            None => Ok(()),
-        }
-    }
-
-    /// The relation of a change, with tuples that fit it.
-    fn relation(&self, oid: u32, new: Option<&Tuple>, old: Option<&OldTuple>) -> Result<Arc<Relation>> {
-        let relation = self.relations.get(oid)?;
-        if let Some(new) = new {
-            Relations::check(new, relation)?;
-        }
-        if let Some(old) = old {
-            Relations::check(old.tuple(), relation)?;
-        }
-        Ok(Arc::clone(relation))
     }
 
     /// Lets the current batch end, tells the source how far we are, and frees the slot.
