@@ -114,7 +114,7 @@ async fn measure(servers: &Servers, who: Who) -> Took {
         Who::Cdc => {
             let daemon = Daemon::start("copy", &source_url, &target_url);
             copied(&target).await;
-            until(&target, "NOT EXISTS (SELECT FROM cdc.held_back)").await;
+            until(&target, "NOT EXISTS (SELECT FROM cdc.held_back WHERE put_back_at IS NULL)").await;
             peak = peak_mib(daemon.pid()).unwrap();
             daemon.stop();
         }
