@@ -36,7 +36,7 @@ pub const BATCH_CHANGES: usize = 10_000;
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long what the source sends is let gather while the stream is behind.
-pub const GATHER: Duration = Duration::from_millis(1);
+pub const GATHER: Duration = Duration::from_millis(10);
 
 /// How long a batch waits for more at the most then.
 pub const GATHER_MOST: Duration = Duration::from_millis(100);
@@ -56,8 +56,9 @@ pub const IN_FLIGHT_BYTES: usize = 2 * 1024 * 1024;
 /// The most statements that are sent to the target and not yet answered.
 pub const IN_FLIGHT_STATEMENTS: usize = 1_000;
 
-/// The most prepared statements that a session to the target keeps; each has a plan on the server.
-pub const PREPARED_STATEMENTS: usize = 256;
+/// The most prepared statements that a session to the target keeps; each has a plan on the server, of some 10 KiB.
+/// With fewer, a stream of changes to a thousand tables would prepare one for nearly each change.
+pub const PREPARED_STATEMENTS: usize = 4096;
 
 /// How many chunks are copied at a time, if the configuration doesn't say otherwise.
 pub const COPY_READERS: usize = 4;

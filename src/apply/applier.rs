@@ -67,6 +67,8 @@ pub struct Applier {
     pub(super) sets: Sets,
     /// Writes the checkpoint.
     checkpoint: tokio_postgres::Statement,
+    /// Sends a chunk back.
+    send_back: tokio_postgres::Statement,
     /// A target transaction is open: it holds the earlier pieces of a huge one.
     is_open: bool,
     /// Changes in the open transaction's earlier pieces.
@@ -96,6 +98,7 @@ impl Applier {
         known: HashMap<u32, Known>,
     ) -> Result<Self> {
         let checkpoint = session.prepare(&write_checkpoint_sql()).await.map_err(|e| ledger::fault(&e))?;
+        let send_back = session.prepare(send_back_sql()).await.map_err(|e| ledger::fault(&e))?;
         Ok(Self {
             session,
             name: name.to_owned(),
@@ -107,6 +110,7 @@ impl Applier {
             statements: HashMap::new(),
             sets: Sets::default(),
             checkpoint,
+            send_back,
             is_open: false,
             changes_open: 0,
         })
@@ -328,11 +332,10 @@ impl Applier {
                 return in_flight.push(clear, 0, Some(place), None).await.map_err(|t| explain(batch, t));
             }
             Change::SendBack { chunk, .. } => {
-                let (name, chunk) = (self.name.clone(), *chunk);
+                let (name, chunk, statement) = (self.name.clone(), *chunk, self.send_back.clone());
                 let ordinal = i32::try_from(chunk.ordinal).unwrap_or(i32::MAX);
-                let send_back = async move {
-                    session.execute(send_back_sql(), &[&name, &chunk.relation, &ordinal]).await
-                };
+                let send_back =
+                    async move { session.execute(&statement, &[&name, &chunk.relation, &ordinal]).await };
                 return in_flight
                     .push(send_back, 0, Some(place), Some(1))
                     .await

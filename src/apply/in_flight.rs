@@ -2,7 +2,8 @@
 //!
 //! The SQL client sends a statement when its future is polled first and queues without a bound, so
 //! both are done here: a statement is polled once as it is pushed, which fixes the order, and the
-//! oldest is awaited while too much is under way.
+//! oldest is awaited while too much is under way. What is pushed must be sent as a whole by that first poll
+//! (prepared before, that is): a COPY behind it waits for its answer, and keeps the rest of it from being sent.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
