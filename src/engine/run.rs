@@ -284,6 +284,8 @@ impl Engine {
             return Ok(());
         }
         let Some(batch) = self.batcher.take().or_else(|| self.idle_batch()) else { return Ok(()) };
+        // What has come while this batch was full is waited for no longer.
+        self.gathers = false;
         self.copying.tell().await?;
         let caught_up_to = batch.end.and_then(|end: Position| self.clock.caught_up_to(end.lsn));
         self.busy.send_replace(Some(Clock::now()));
