@@ -328,3 +328,25 @@ fn both_paths_find_the_same_tables_or_the_same_fault() {
     println!("{in_sets} of {in_all} changes in sets; {failed} of {cases} runs met the damage");
     assert!(in_sets * 5 > in_all, "{in_sets} of {in_all} changes were applied in sets");
 }
+
+/// Two rows that exchange a unique value meet in one UPDATE, and behind it waits the COPY of new rows.
+#[tokio::test]
+async fn a_statement_that_fails_before_a_copy_leaves_the_session_in_order() {
+    let mut world = World::new().await;
+    let target = Target::new(&world.cluster, "sets").await;
+    let fill = "INSERT INTO plain SELECT i, i, 'old' FROM generate_series(1, 40) i";
+    let exchange = "UPDATE plain SET u = NULL WHERE k = 1; UPDATE plain SET u = 1 WHERE k = 2;
+                    UPDATE plain SET u = 2 WHERE k = 1; UPDATE plain SET v = 'new';
+                    INSERT INTO plain SELECT i, i, 'more' FROM generate_series(41, 80) i";
+    for sql in [fill, exchange] {
+        world.source.batch_execute(sql).await.unwrap();
+        let (batches, _) = world.stream().await;
+        let (in_sets, fault) = target.apply(&batches).await;
+        assert_eq!((in_sets > 0, fault), (sql == fill, None));
+    }
+    let u = "SELECT u FROM plain WHERE k <= 2 ORDER BY k";
+    let u: Vec<i32> = target.client.query(u, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(u, [2, 1]);
+    let count = target.client.query_one("SELECT count(*) FROM plain", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 80);
+}

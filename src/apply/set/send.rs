@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
-use futures_util::future::maybe_done;
 use postgres_protocol::types::{ArrayDimension, array_to_sql};
 use tokio_postgres::Statement;
 use tokio_postgres::types::{IsNull, ToSql, Type};
@@ -17,7 +15,7 @@ use super::{Allowed, Group, Segment, SetShape, Sets, alone, relation_of, segment
 use crate::apply::applier::Applier;
 use crate::apply::batch::{Batch, Change};
 use crate::apply::explain::{RoundFailure, explain, refused};
-use crate::apply::in_flight::{InFlight, Place, Trouble, Wrong, poll_once};
+use crate::apply::in_flight::{InFlight, Place, Trouble, Wrong};
 use crate::apply::table::Fitted;
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
@@ -65,7 +63,9 @@ impl Applier {
         }
         let failure = match self.round_of_sets(session, batch, caught_up_to).await {
             Ok(changes) => return Ok(Some(changes)),
-            Err(failure) if failure.fault.reaction() == Reaction::Retry => return Err(failure.fault.into()),
+            Err(failure) if failure.fault.reaction() == Reaction::Retry && !failure.fault.is_unfit() => {
+                return Err(failure.fault.into());
+            }
             Err(failure) => failure,
         };
         tracing::debug!("a batch goes row by row: {}", failure.fault);
@@ -199,7 +199,7 @@ impl Applier {
         if inserted.is_empty() {
             return Ok(());
         }
-        let copy = self.set_statement(session, group, SetShape::Insert).await?;
+        let copy = self.set_statement(session, in_flight, group, SetShape::Insert).await?;
         copy_in(session, in_flight, group, &copy, &inserted).await
     }
 
@@ -216,7 +216,7 @@ impl Applier {
         if columns.is_empty() {
             return Ok(());
         }
-        let statement = self.set_statement(session, group, shape).await?;
+        let statement = self.set_statement(session, in_flight, group, shape).await?;
         let bytes = columns.iter().map(Texts::bytes).sum();
         let execute = async move { session.execute_raw(&statement, columns).await };
         in_flight.push(execute, bytes, Some(group.first), rows).await
@@ -225,6 +225,7 @@ impl Applier {
     async fn set_statement(
         &mut self,
         session: &Session,
+        in_flight: &mut InFlight<'_>,
         group: &Group<'_>,
         shape: SetShape,
     ) -> Result<Statement, Trouble> {
@@ -233,10 +234,14 @@ impl Applier {
             return Ok(statement.clone());
         }
         let types = vec![Type::TEXT_ARRAY; key.1.parameters(&group.table)];
-        let statement = session
-            .prepare_typed(&key.1.sql(&group.table), &types)
-            .await
-            .map_err(|e| (Some(group.first), Wrong::Refused(e)))?;
+        let statement = match session.prepare_typed(&key.1.sql(&group.table), &types).await {
+            Ok(statement) => statement,
+            Err(error) => {
+                // An earlier statement that has failed is the cause.
+                in_flight.drain().await?;
+                return Err((Some(group.first), Wrong::Refused(error)));
+            }
+        };
         if self.sets.statements.len() >= limits::PREPARED_STATEMENTS {
             self.sets.statements.clear();
         }
@@ -263,13 +268,9 @@ async fn copy_in<'a>(
     rows: &[Row<'a>],
 ) -> Result<(), Trouble> {
     let failed = |e| (Some(group.first), Wrong::Refused(e));
-    let mut beginning = pin!(maybe_done(session.copy_in::<_, Bytes>(statement)));
-    // This first poll sends it; what was sent before is answered first.
-    let _ = poll_once(beginning.as_mut()).await;
+    // Refused, it would leave an answer too many behind it: nothing that can fail may be under way.
     in_flight.drain().await?;
-    beginning.as_mut().await;
-    let Some(sink) = beginning.take_output() else { return Ok(()) };
-    let mut sink = Box::pin(sink.map_err(failed)?);
+    let mut sink = Box::pin(session.copy_in::<_, Bytes>(statement).await.map_err(failed)?);
     let mut gathered = BytesMut::with_capacity(limits::COPY_MESSAGE_BYTES);
     for row in rows {
         for column in 0..group.table.columns.len() {
