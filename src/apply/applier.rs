@@ -1,37 +1,59 @@
 //! Applies batches to the target: in sets where it pays, otherwise change by change in the original order.
 //!
-//! One target transaction holds the rows and the checkpoint. Its statements are pipelined; each must
-//! touch exactly the rows that it is for, and COMMIT is sent only after every answer has been seen, so
-//! a change that did not do what it did on the source can't be committed.
+//! One target transaction holds the rows and the checkpoint. A batch is sent as a whole, and each of its statements
+//! must touch exactly the rows that it is for. COMMIT is sent only after the answers to everything before it have
+//! been seen, so a change that did not do what it did on the source can't be committed.
+//!
+//! ```text
+//! encode 1 ─► send 1 ───── server works ─────► answers 1 ─► COMMIT ──► durable
+//!                └► encode 2 ─► send 2 ┄┄ in the same transaction, or behind the COMMIT
+//! ```
+//!
+//! So that the server doesn't wait for us, nor we for it, the next batch is encoded while it works. A batch that finds
+//! another one under way joins its transaction, at a savepoint, for as long as that is young; one that comes later
+//! begins a new one behind the COMMIT, which isn't committed before that one is.
 
-use std::collections::HashMap;
-use std::pin::pin;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use futures_util::future::maybe_done;
-use tokio_postgres::types::{Format, IsNull, Json, ToSql, Type};
+use tokio::sync::mpsc;
 
-use super::batch::{Batch, Change, Position, Skipped};
-use super::explain::{RoundFailure, explain, locate, refused};
-use super::in_flight::{InFlight, Place, Trouble, poll_once};
-use super::set::Sets;
-use super::statement::{self, Parameter, Shape};
-use super::table::Fitted;
+use super::batch::{Batch, Position, Skipped};
+use super::encoded::{Encoded, Expected, Trouble, What, Wrong};
+use super::encoder::{Encoder, Opening, Way};
+use super::explain::{RoundFailure, explain};
+use super::set::relation_of;
+use super::statements::DEALLOCATE;
+use super::tables::Tables;
 use crate::catalog::TableName;
-use crate::connect::{Mode, Session};
-use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{self, record_skip_sql, send_back_sql, write_checkpoint_sql};
+use crate::connect::pipeline::{Answer, Script};
+use crate::connect::{Mode, Pipeline, Session};
+use crate::fault::{Fault, Result, Side};
 use crate::limits;
 use crate::lsn::Lsn;
-use crate::pgoutput::{OldTuple, PgTimestamp, Relation, Tuple, Value};
-use crate::schema;
+use crate::pgoutput::PgTimestamp;
 use crate::schema::drift::Known;
 
-/// What a batch that was committed has brought.
+/// A batch on its way to the applier.
+#[derive(Debug)]
+pub struct Round {
+    /// What is to be applied.
+    pub batch: Batch,
+    /// Goes into the checkpoint: everything that was committed on the source before that time is in this batch or
+    /// an earlier one.
+    pub caught_up_to: Option<PgTimestamp>,
+    /// Partitions that the applier doesn't know yet, with their topmost parents.
+    pub roots: Vec<(TableName, TableName)>,
+    /// Tables that it doesn't know yet.
+    pub known: Vec<(u32, Known)>,
+}
+
+/// What has become of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// The durable checkpoint; `None` for a piece, which isn't committed yet.
+    /// The durable checkpoint; `None` if the batch is in a transaction that isn't committed yet, and the checkpoint of
+    /// a later one tells of it.
     pub position: Option<Position>,
     /// How many changes it applied.
     pub changes: usize,
@@ -48,496 +70,444 @@ pub struct Failure {
     pub committed: Option<Position>,
 }
 
-/// Applies batches through one session to the target.
-pub struct Applier {
-    pub(super) session: Arc<Session>,
-    /// The migration's name and the epoch of this life.
-    name: String,
-    epoch: i64,
-    mode: Mode,
-    /// The topmost parent of each partition on the source that has no partitions itself.
-    roots: HashMap<TableName, TableName>,
-    /// Which columns of the target those of the stream are, by the source's oid.
-    known: HashMap<u32, Known>,
-    /// Tables by the source's oid.
-    tables: HashMap<u32, Arc<Fitted>>,
-    /// Prepared statements by the source's oid and shape.
-    statements: HashMap<(u32, Shape), Arc<Prepared>>,
-    /// What is known of the tables that are written in sets.
-    pub(super) sets: Sets,
-    /// Writes the checkpoint.
-    checkpoint: tokio_postgres::Statement,
-    /// Sends a chunk back.
-    send_back: tokio_postgres::Statement,
-    /// A target transaction is open: it holds the earlier pieces of a huge one.
-    is_open: bool,
-    /// Changes in the open transaction's earlier pieces.
-    changes_open: usize,
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, committed: None }
+    }
 }
 
-struct Prepared {
-    statement: tokio_postgres::Statement,
-    parameters: Vec<Parameter>,
+/// A batch, and what the checkpoint has to say of it.
+pub(super) struct Work {
+    pub(super) batch: Batch,
+    pub(super) caught_up_to: Option<PgTimestamp>,
+    /// Changes in the earlier pieces of a huge transaction that this batch goes on with.
+    pub(super) carried: usize,
 }
+
+/// A batch whose answers aren't all there.
+struct Sent {
+    work: Work,
+    opening: Opening,
+    way: Way,
+    expected: VecDeque<Expected>,
+    in_sets: usize,
+    /// The first thing that went wrong.
+    trouble: Option<Trouble>,
+}
+
+/// The target transaction that the last batch is in, while it isn't committed.
+#[derive(Default)]
+struct Open {
+    since: Option<Instant>,
+    /// What a COMMIT now would make durable; `None` within a huge transaction.
+    end: Option<Position>,
+    /// The source transactions in it: how many, and the last one's commit LSN.
+    transactions: usize,
+    last: Option<Lsn>,
+    skipped: Vec<(Lsn, Skipped)>,
+    /// The number of the last savepoint in it.
+    savepoint: u32,
+}
+
+/// A COMMIT that isn't answered yet.
+struct Committing {
+    open: Open,
+    /// The last batch in it.
+    applied: Applied,
+    fault: Option<Fault>,
+}
+
+/// Applies batches through one connection to the target.
+pub struct Applier {
+    pipeline: Pipeline,
+    encoder: Encoder,
+    /// Batches that are still to be sent: the one that has come, and those that were undone with one before them.
+    queue: VecDeque<Work>,
+    /// Batches under way, oldest first.
+    sent: VecDeque<Sent>,
+    open: Open,
+    committing: Option<Committing>,
+    /// Batches that nothing is awaited for any more.
+    done: VecDeque<Applied>,
+    /// Changes of a huge transaction in the pieces so far.
+    carried: usize,
+    /// How often something has been undone.
+    undone: usize,
+    /// How long batches join a transaction.
+    young: Duration,
+}
+
+/// How a fault of a COMMIT begins.
+const COMMITTING: &str = "committing a batch";
 
 impl Applier {
     /// An applier for one life of the daemon, writing under `epoch`.
     ///
-    /// The session must be one that writes already ([`Session::write_as`]), in this `mode`. `roots` names the
-    /// topmost parent of each leaf partition that the source has now: changes of one that the target doesn't
-    /// have go there. `known` says how the tables of the copy are built.
-    ///
-    /// # Errors
-    /// If the ledger can't be used.
-    pub async fn new(
-        session: Arc<Session>,
+    /// The pipeline must be one that writes already ([`Pipeline::write_as`]), in this `mode`; `session` is where the
+    /// target's catalogs are asked. `roots` names the topmost parent of each leaf partition that the source has now:
+    /// changes of one that the target doesn't have go there. `known` says how the tables of the copy are built.
+    #[must_use]
+    pub fn new(
+        (pipeline, session): (Pipeline, Arc<Session>),
         name: &str,
         epoch: i64,
         mode: Mode,
         roots: HashMap<TableName, TableName>,
         known: HashMap<u32, Known>,
-    ) -> Result<Self> {
-        let checkpoint = session.prepare(&write_checkpoint_sql()).await.map_err(|e| ledger::fault(&e))?;
-        let send_back = session.prepare(send_back_sql()).await.map_err(|e| ledger::fault(&e))?;
-        Ok(Self {
-            session,
-            name: name.to_owned(),
-            epoch,
-            mode,
-            roots,
-            known,
-            tables: HashMap::new(),
-            statements: HashMap::new(),
-            sets: Sets::default(),
-            checkpoint,
-            send_back,
-            is_open: false,
-            changes_open: 0,
-        })
-    }
-
-    /// More tables have come: partitions with their topmost parents, and how the tables are built.
-    pub fn learn(&mut self, roots: Vec<(TableName, TableName)>, known: Vec<(u32, Known)>) {
-        self.roots.extend(roots);
-        for (relation, known) in known {
-            self.tables.remove(&relation);
-            self.known.insert(relation, known);
+    ) -> Self {
+        let young = limits::JOIN.max(pipeline.round_trip() * limits::JOIN_ROUND_TRIPS);
+        Self {
+            pipeline,
+            encoder: Encoder::new(session, name, epoch, mode, Tables::new(roots, known)),
+            queue: VecDeque::new(),
+            undone: 0,
+            sent: VecDeque::new(),
+            open: Open::default(),
+            committing: None,
+            done: VecDeque::new(),
+            carried: 0,
+            young,
         }
     }
 
-    /// Applies a batch. `caught_up_to` goes into the checkpoint: everything that was committed on
-    /// the source before that time is in this batch or an earlier one.
-    ///
-    /// If a transaction of it can't be applied for a reason that doesn't pass, those before it are
-    /// committed, so that the stream stops exactly there.
-    ///
-    /// # Errors
-    /// With the reason why the first transaction that is not committed could not be applied.
-    pub async fn apply(
-        &mut self,
-        batch: &Batch,
-        caught_up_to: Option<PgTimestamp>,
-    ) -> Result<Applied, Failure> {
-        let failure = match self.round(batch, caught_up_to).await {
-            Ok(applied) => return Ok(applied),
-            Err(failure) => failure,
-        };
-        self.is_open = false;
-        self.changes_open = 0;
-        // What came before a table was changed is fine, and the next look needs nothing else.
-        let passes = failure.fault.reaction() == Reaction::Retry && !failure.fault.is_unfit();
-        if self.session.batch_execute("ROLLBACK").await.is_err() || passes {
-            return Err(Failure { fault: failure.fault, committed: None });
-        }
-        let committed = match failure.transaction.and_then(|index| batch.before(index)) {
-            // The rows before the culprit were fine a moment ago; if they aren't now, the culprit is
-            // still what has to be told.
-            Some(before) => self.round(&before, None).await.ok().and_then(|applied| applied.position),
-            None => None,
-        };
-        Err(Failure { fault: failure.fault, committed })
+    /// The backend that applies.
+    #[must_use]
+    pub fn backend_pid(&self) -> i32 {
+        self.pipeline.backend_pid()
     }
 
-    /// Applies a batch in one target transaction, or leaves that open after a piece.
-    async fn round(
-        &mut self,
-        batch: &Batch,
-        caught_up_to: Option<PgTimestamp>,
-    ) -> Result<Applied, RoundFailure> {
-        let session = Arc::clone(&self.session);
-        let in_sets = match self.in_sets(&session, batch, caught_up_to).await? {
-            Some(changes) => changes,
-            None => {
-                self.row_by_row(&session, batch, caught_up_to).await?;
-                0
+    /// Applies what comes, and answers each round in its order, until nothing comes any more or a batch fails.
+    ///
+    /// If a transaction can't be applied for a reason that doesn't pass, those before it are committed, so that the
+    /// stream stops exactly there; the answer to the batch that it is in says why.
+    pub async fn serve(
+        mut self,
+        mut rounds: mpsc::Receiver<Round>,
+        answers: mpsc::Sender<Result<Applied, Failure>>,
+    ) {
+        loop {
+            let step = tokio::select! {
+                biased;
+                round = rounds.recv() => match round {
+                    Some(round) => self.take(round).await,
+                    None => return,
+                },
+                answered = self.answered(), if self.awaits() => match answered {
+                    Ok(()) => self.go_on_and_send().await,
+                    Err(fault) => Err(fault.into()),
+                },
+            };
+            for applied in self.done.drain(..) {
+                if answers.send(Ok(applied)).await.is_err() {
+                    return;
+                }
             }
-        };
-        let changes = batch.changes();
-        if batch.end.is_some() {
-            self.commit(batch).await?;
-            self.is_open = false;
-            self.changes_open = 0;
+            if let Err(failure) = step {
+                // Nobody listens only if the engine is gone, too.
+                let _ = answers.send(Err(failure)).await;
+                return;
+            }
+        }
+    }
+
+    fn awaits(&self) -> bool {
+        self.committing.is_some() || !self.sent.is_empty()
+    }
+
+    async fn take(&mut self, round: Round) -> Result<(), Failure> {
+        self.encoder.tables.learn(round.roots, round.known);
+        let carried = if round.batch.continues { self.carried } else { 0 };
+        self.carried = if round.batch.end.is_some() { 0 } else { carried + round.batch.changes() };
+        self.queue.push_back(Work { batch: round.batch, caught_up_to: round.caught_up_to, carried });
+        self.send_all().await
+    }
+
+    async fn go_on_and_send(&mut self) -> Result<(), Failure> {
+        self.go_on().await?;
+        self.send_all().await
+    }
+
+    async fn send_all(&mut self) -> Result<(), Failure> {
+        while let Some(work) = self.queue.pop_front() {
+            self.send(work).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a batch as soon as it may be.
+    async fn send(&mut self, work: Work) -> Result<(), Failure> {
+        let opening = self.opening(&work.batch);
+        let encoding = self.encoder.encode(&work, opening, Way::InSets);
+        let encoded = self.pipeline.sending_while(encoding).await;
+        let joins = opening != Opening::Begin && !work.batch.continues;
+        if !joins || encoded.is_err() {
+            let (queued, undone) = (self.queue.len(), self.undone);
+            while !self.sent.is_empty() {
+                self.answered().await?;
+                self.go_on().await?;
+            }
+            if self.undone != undone {
+                // The script refers to what is not there any more. What was undone comes first.
+                self.queue.insert(self.queue.len() - queued, work);
+                return Ok(());
+            }
+        }
+        match encoded {
+            Ok(encoded) => {
+                self.put(work, opening, encoded);
+                Ok(())
+            }
+            Err(failure) => {
+                while self.awaits() {
+                    self.answered().await?;
+                    self.go_on().await?;
+                }
+                Err(self.stop_at(&work.batch, failure).await)
+            }
+        }
+    }
+
+    /// How a batch that comes now begins.
+    fn opening(&self, batch: &Batch) -> Opening {
+        let number = self.open.savepoint + 1;
+        let is_young =
+            self.open.since.is_some_and(|since| since.elapsed() < self.young) && number <= limits::JOINED;
+        let is_whole = |batch: &Batch| batch.end.is_some();
+        if batch.continues {
+            // The piece before it is fine by then. Left in place, their savepoints would be inside each other.
+            Opening::Savepoint { number, released: Some(number - 1).filter(|before| *before > 0) }
+        } else if is_young && is_whole(batch) && self.sent.back().is_some_and(|s| is_whole(&s.work.batch)) {
+            Opening::Savepoint { number, released: None }
         } else {
-            self.changes_open += changes;
+            Opening::Begin
         }
-        Ok(Applied { position: batch.end, changes, in_sets })
     }
 
-    /// Applies the changes of a batch one by one, in the open transaction.
-    async fn row_by_row<'a>(
-        &mut self,
-        session: &'a Arc<Session>,
-        batch: &'a Batch,
-        caught_up_to: Option<PgTimestamp>,
-    ) -> Result<(), RoundFailure> {
-        let mut in_flight = InFlight::default();
-        self.begin(session, &mut in_flight).await.map_err(|t| explain(batch, t))?;
-        for (t, transaction) in batch.transactions.iter().enumerate() {
-            for (c, change) in transaction.changes.iter().enumerate() {
-                let place = Place { transaction: t, change: c };
-                self.send(session, &mut in_flight, batch, place, change).await?;
+    fn put(&mut self, work: Work, opening: Opening, (encoded, way): (Encoded, Way)) {
+        match opening {
+            Opening::Begin => self.open = Open { since: Some(Instant::now()), ..Open::default() },
+            Opening::Savepoint { number, .. } => self.open.savepoint = number,
+        }
+        let Encoded { script, expected, in_sets } = encoded;
+        self.pipeline.send(script);
+        self.sent.push_back(Sent { work, opening, way, expected, in_sets, trouble: None });
+    }
+
+    /// Waits until the oldest of what is under way has been answered. May be cancelled.
+    async fn answered(&mut self) -> Result<()> {
+        loop {
+            let answer = self.pipeline.answer().await?;
+            if let Some(committing) = &mut self.committing {
+                match answer {
+                    Answer::Done { is_rollback: false, .. } => {}
+                    Answer::Done { is_rollback: true, .. } => {
+                        committing.fault = Some(Fault::bug("COMMIT has rolled back").on(Side::Target));
+                    }
+                    Answer::Refused(report) => {
+                        committing.fault = Some(report.bare_fault(Side::Target, COMMITTING));
+                    }
+                    Answer::Ready => return Ok(()),
+                }
+                continue;
             }
+            let sent = self.sent.front_mut().ok_or_else(|| unasked(&answer))?;
+            let trouble = match answer {
+                Answer::Ready if sent.trouble.is_some() || sent.expected.is_empty() => return Ok(()),
+                Answer::Ready => return Err(unasked(&answer)),
+                Answer::Done { rows, .. } => {
+                    sent.expected.pop_front().ok_or_else(|| unasked(&answer))?.check(rows)
+                }
+                Answer::Refused(report) => {
+                    let expected = sent.expected.pop_front();
+                    Some((expected.map_or(What::Frame, |e| e.what), Wrong::Refused(report)))
+                }
+            };
+            sent.trouble = sent.trouble.take().or(trouble);
         }
-        self.settle(in_flight, batch, caught_up_to).await
     }
 
-    /// Writes the checkpoint, if the batch ends with one, and waits for all answers: the server has all of the
-    /// batch by then, so this takes one round trip. That nothing is left of it keeps the memory of a huge
-    /// transaction's pieces bounded.
-    pub(super) async fn settle<'a>(
-        &self,
-        mut in_flight: InFlight<'a>,
-        batch: &'a Batch,
-        caught_up_to: Option<PgTimestamp>,
-    ) -> Result<(), RoundFailure> {
-        let Some(end) = batch.end else {
-            return in_flight.drain().await.map_err(|t| explain(batch, t));
-        };
-        let mut checkpoint = pin!(maybe_done(self.write_checkpoint(batch, end, caught_up_to)));
-        // This first poll sends it.
-        let _ = poll_once(checkpoint.as_mut()).await;
-        in_flight.drain().await.map_err(|t| explain(batch, t))?;
-        checkpoint.as_mut().await;
-        checkpoint.take_output().unwrap_or(Ok(())).map_err(RoundFailure::from)
+    /// Does what follows from that.
+    async fn go_on(&mut self) -> Result<(), Failure> {
+        if let Some(committing) = self.committing.take() {
+            self.done.push_back(committed(committing)?);
+            return Ok(());
+        }
+        let Some(mut sent) = self.sent.pop_front() else { return Ok(()) };
+        match sent.trouble.take() {
+            None => self.finish(&sent),
+            Some(trouble) => self.undo(sent, trouble).await,
+        }
     }
 
-    /// Opens the target transaction if it isn't.
-    pub(super) async fn begin<'a>(
-        &mut self,
-        session: &'a Session,
-        in_flight: &mut InFlight<'a>,
-    ) -> Result<(), Trouble> {
-        if !self.is_open {
-            let begin = begin(self.mode);
-            let begin = async move { session.batch_execute(begin).await.map(|()| 1) };
-            in_flight.push(begin, 0, None, None).await?;
-            self.is_open = true;
+    /// A batch has done what it had to; if nothing is behind it, its transaction is committed.
+    fn finish(&mut self, sent: &Sent) -> Result<(), Failure> {
+        let batch = &sent.work.batch;
+        self.open.end = batch.end;
+        self.open.transactions += batch.transactions.len();
+        self.open.last = batch.transactions.last().map(|t| t.commit_lsn);
+        let skipped = batch.transactions.iter().filter_map(|t| Some((t.commit_lsn, t.skipped.clone()?)));
+        self.open.skipped.extend(skipped);
+        let applied = Applied { position: None, changes: batch.changes(), in_sets: sent.in_sets };
+        if batch.end.is_some() && self.sent.is_empty() {
+            self.commit(applied)?;
+        } else {
+            self.done.push_back(applied);
         }
         Ok(())
     }
 
-    async fn write_checkpoint(
-        &self,
-        batch: &Batch,
-        end: Position,
-        caught_up_to: Option<PgTimestamp>,
-    ) -> Result<()> {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let parameters: [&(dyn ToSql + Sync); 7] = [
-            &self.name,
-            &self.epoch,
-            &end.lsn,
-            &end.commit_time,
-            &caught_up_to,
-            &count(batch.transactions.len()),
-            &count(batch.changes() + self.changes_open),
-        ];
-        match self.session.execute(&self.checkpoint, &parameters).await.map_err(|e| ledger::fault(&e))? {
-            1 => Ok(()),
-            _ => Err(Fault::retry(
-                "the checkpoint is not ours to write: another daemon of this migration has started since, or the \
-                 session has lost its settings",
-            )
-            .on(Side::Target)),
+    fn commit(&mut self, applied: Applied) -> Result<()> {
+        let mut script = Script::default();
+        script.run("COMMIT")?;
+        script.sync();
+        self.pipeline.send(script);
+        let open = std::mem::take(&mut self.open);
+        let applied = Applied { position: open.end, ..applied };
+        self.committing = Some(Committing { open, applied, fault: None });
+        Ok(())
+    }
+
+    /// Undoes a batch that has failed, and those behind it in its transaction. What has failed in sets is applied one
+    /// by one, which finds the change that is wrong, or succeeds; the others come again after it.
+    async fn undo(&mut self, sent: Sent, trouble: Trouble) -> Result<(), Failure> {
+        let relation = match trouble.0 {
+            What::Change(place) => relation_of(place.of(&sent.work.batch)).cloned(),
+            What::Frame | What::Checkpoint | What::Skip(_) => None,
+        };
+        let failure = explain(&sent.work.batch, trouble);
+        let mut behind = Vec::new();
+        while !self.sent.is_empty() {
+            self.answered().await?;
+            behind.extend(self.sent.pop_front().map(|sent| sent.work));
+        }
+        if failure.passes() {
+            return Err(failure.fault.into());
+        }
+        let Sent { work, opening, way, .. } = sent;
+        self.roll_back(opening).await?;
+        if way == Way::OneByOne {
+            return Err(self.stop_at(&work.batch, failure).await);
+        }
+        if let Some(relation) = relation {
+            tracing::info!(
+                table = format!("{}.{}", relation.schema, relation.name),
+                "for {} s its changes are applied one by one, as many at a time failed: {}",
+                limits::SET_REST.as_secs(),
+                failure.fault.what()
+            );
+            self.encoder.sets.rest(relation.oid);
+        }
+        for work in behind.into_iter().rev() {
+            self.queue.push_front(work);
+        }
+        let again = match opening {
+            Opening::Begin => Opening::Begin,
+            Opening::Savepoint { number, .. } => Opening::Savepoint { number, released: None },
+        };
+        match self.one_by_one(work, again).await? {
+            (sent, None) => self.finish(&sent),
+            (sent, Some(failure)) => Err(self.stop_at(&sent.work.batch, failure).await),
         }
     }
 
-    /// Commits what has been applied, all of it.
-    async fn commit(&self, batch: &Batch) -> Result<(), RoundFailure> {
-        for transaction in &batch.transactions {
-            if let Some(skipped) = &transaction.skipped {
-                self.skip(transaction.commit_lsn, skipped).await?;
-            }
-        }
-        self.session.batch_execute("COMMIT").await.map_err(|e| {
-            let fault = Fault::sql(Side::Target, "committing a batch", &e);
-            match &batch.transactions[..] {
-                [only] => fault.lsn(only.commit_lsn),
-                // Nobody knows which one it was, and one that is named can be skipped.
-                _ => fault,
-            }
-        })?;
-        for transaction in &batch.transactions {
-            if let Some(skipped) = &transaction.skipped {
-                tracing::warn!(lsn = %transaction.commit_lsn, ?skipped, "skipped a transaction, as asked");
-            }
+    /// Back to where a batch began.
+    async fn roll_back(&mut self, opening: Opening) -> Result<()> {
+        let sql = format!("{}; {DEALLOCATE}", opening.undo());
+        self.pipeline.run(&sql, "undoing a part of a batch").await?;
+        self.encoder.statements.forget_all();
+        self.undone += 1;
+        if opening == Opening::Begin {
+            self.open = Open::default();
         }
         Ok(())
     }
 
-    /// Records that a transaction was dropped.
-    async fn skip(&self, commit_lsn: Lsn, skipped: &Skipped) -> Result<()> {
-        let fault = |e| Fault::sql(Side::Target, "recording a skipped transaction", &e);
-        let dropped = match skipped {
-            Skipped::Counted(dropped) => Some(Json(dropped)),
-            Skipped::Unsent => None,
-        };
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.name, &commit_lsn, &dropped];
-        match self.session.execute(record_skip_sql(), &parameters).await.map_err(fault)? {
-            1 => Ok(()),
-            _ => Err(Fault::retry("the transaction is not to be skipped any more")
-                .on(Side::Target)
-                .lsn(commit_lsn)),
-        }
-    }
-
-    /// Sends one change.
-    pub(super) async fn send<'a>(
+    /// Applies a batch one by one while nothing else is under way. If that fails it is undone.
+    async fn one_by_one(
         &mut self,
-        session: &'a Arc<Session>,
-        in_flight: &mut InFlight<'a>,
-        batch: &'a Batch,
-        place: Place,
-        change: &'a Change,
-    ) -> Result<(), RoundFailure> {
-        let (relation, old, new) = match change {
-            Change::Insert { relation, new } => (relation, None, Some(new)),
-            Change::Update { relation, old, new } => (relation, old.as_ref(), Some(new)),
-            Change::Delete { relation, old } => (relation, Some(old), None),
-            Change::Truncate { relations, restart_identity } => {
-                let sql = match self.truncate(relations, *restart_identity).await {
-                    Ok(sql) => sql,
-                    Err(fault) => return Err(first_cause(in_flight, batch, place, fault).await),
-                };
-                let truncate = async move { session.batch_execute(&sql).await.map(|()| 0) };
-                return in_flight.push(truncate, 0, Some(place), None).await.map_err(|t| explain(batch, t));
-            }
-            Change::Clear { relation, key, range } => {
-                let table = match self.fitted(relation).await {
-                    Ok(table) => table,
-                    Err(fault) => return Err(first_cause(in_flight, batch, place, fault).await),
-                };
-                let sql = statement::clear(&table, key, range);
-                let clear = async move { session.batch_execute(&sql).await.map(|()| 0) };
-                return in_flight.push(clear, 0, Some(place), None).await.map_err(|t| explain(batch, t));
-            }
-            Change::SendBack { chunk, .. } => {
-                let (name, chunk, statement) = (self.name.clone(), *chunk, self.send_back.clone());
-                let ordinal = i32::try_from(chunk.ordinal).unwrap_or(i32::MAX);
-                let send_back =
-                    async move { session.execute(&statement, &[&name, &chunk.relation, &ordinal]).await };
-                return in_flight
-                    .push(send_back, 0, Some(place), Some(1))
-                    .await
-                    .map_err(|t| explain(batch, t));
-            }
+        work: Work,
+        opening: Opening,
+    ) -> Result<(Sent, Option<RoundFailure>), Failure> {
+        let encoded = match self.encoder.encode(&work, opening, Way::OneByOne).await {
+            Ok(encoded) => encoded,
+            Err(failure) => return Err(self.stop_at(&work.batch, failure).await),
         };
-        let prepared = match self.prepared(relation, change).await {
-            Ok(prepared) => prepared,
-            Err(fault) => return Err(first_cause(in_flight, batch, place, fault).await),
-        };
-        let values: Vec<Text<'a>> = prepared
-            .parameters
-            .iter()
-            .map(|parameter| match *parameter {
-                Parameter::New(i) => Text::of(new, i),
-                Parameter::Old(i) => Text::of(old.map(OldTuple::tuple), i),
-            })
-            .collect();
-        let bytes = values.iter().map(|v| v.0.map_or(4, |bytes| 4 + bytes.len())).sum();
-        if let Err(fault) = fits(bytes) {
-            return Err(first_cause(in_flight, batch, place, fault).await);
+        self.put(work, opening, encoded);
+        self.answered().await?;
+        let mut sent = self.sent.pop_front().ok_or_else(|| Fault::bug("a batch has vanished"))?;
+        let failure = sent.trouble.take().map(|trouble| explain(&sent.work.batch, trouble));
+        if failure.is_some() {
+            self.roll_back(opening).await?;
         }
-        let execute = async move { session.execute_raw(&prepared.statement, values).await };
-        in_flight.push(execute, bytes, Some(place), Some(1)).await.map_err(|t| explain(batch, t))
+        Ok((sent, failure))
     }
 
-    /// The prepared statement for a change.
-    async fn prepared(&mut self, relation: &Arc<Relation>, change: &Change) -> Result<Arc<Prepared>> {
-        let table = self.fitted(relation).await?;
-        let shape = match change {
-            Change::Insert { new, .. } => statement::insert_shape(new)?,
-            Change::Update { old, new, .. } => statement::update_shape(&table, old.as_ref(), new)?,
-            Change::Delete { old, .. } => statement::delete_shape(&table, old)?,
-            Change::Truncate { .. } | Change::Clear { .. } | Change::SendBack { .. } => {
-                return Err(Fault::bug("only a change of one row has a shape"));
-            }
-        };
-        let key = (relation.oid, shape);
-        if let Some(prepared) = self.statements.get(&key) {
-            return Ok(Arc::clone(prepared));
+    /// Commits what comes before a transaction that can't be applied, while nothing is under way and nothing of its
+    /// batch is applied.
+    async fn stop_at(&mut self, batch: &Batch, failure: RoundFailure) -> Failure {
+        let mut failed = Failure::from(failure.fault.clone());
+        if failure.passes() {
+            return failed;
         }
-        let statement = key.1.statement(&table);
-        let prepared = Arc::new(Prepared {
-            statement: self
-                .session
-                .prepare(&statement.sql)
-                .await
-                .map_err(|e| refused("preparing a statement", &e).table(table.target.to_string()))?,
-            parameters: statement.parameters,
+        if self.open.since.is_some() {
+            if self.open.end.is_none() {
+                // Earlier pieces of the same huge transaction.
+                return failed;
+            }
+            match self.commit_now().await {
+                Ok(position) => failed.committed = position,
+                Err(fault) => return fault.into(),
+            }
+        }
+        let Some(before) = failure.transaction.and_then(|index| batch.before(index)) else { return failed };
+        match self.apply_alone(before).await {
+            Ok(position) => failed.committed = position,
+            // It comes before the other one.
+            Err(fault) => failed.fault = fault,
+        }
+        failed
+    }
+
+    async fn apply_alone(&mut self, batch: Batch) -> Result<Option<Position>> {
+        let work = Work { batch, caught_up_to: None, carried: 0 };
+        let encoded = self.encoder.encode(&work, Opening::Begin, Way::OneByOne).await.map_err(|f| f.fault)?;
+        self.put(work, Opening::Begin, encoded);
+        self.answered().await?;
+        let Some(mut sent) = self.sent.pop_front() else { return Ok(None) };
+        if let Some(trouble) = sent.trouble.take() {
+            return Err(explain(&sent.work.batch, trouble).fault);
+        }
+        self.finish(&sent).map_err(|failure| failure.fault)?;
+        self.committed().await
+    }
+
+    async fn commit_now(&mut self) -> Result<Option<Position>> {
+        self.commit(Applied { position: None, changes: 0, in_sets: 0 })?;
+        self.committed().await
+    }
+
+    async fn committed(&mut self) -> Result<Option<Position>> {
+        self.answered().await?;
+        let Some(committing) = self.committing.take() else { return Ok(None) };
+        committed(committing).map(|applied| applied.position)
+    }
+}
+
+/// What a COMMIT has come to.
+fn committed(Committing { open, applied, fault }: Committing) -> Result<Applied> {
+    if let Some(fault) = fault {
+        return Err(match open.last {
+            Some(lsn) if open.transactions == 1 => fault.lsn(lsn),
+            // Nobody knows which one it was, and one that is named can be skipped.
+            _ => fault,
         });
-        if self.statements.len() >= limits::PREPARED_STATEMENTS {
-            self.statements.clear();
-        }
-        self.statements.insert(key, Arc::clone(&prepared));
-        Ok(prepared)
     }
-
-    /// The target's table for a relation, looked up again when the relation has changed.
-    pub(super) async fn fitted(&mut self, relation: &Arc<Relation>) -> Result<Arc<Fitted>> {
-        if let Some(fitted) = self.tables.get(&relation.oid)
-            && Arc::ptr_eq(&fitted.relation, relation)
-        {
-            return Ok(Arc::clone(fitted));
-        }
-        self.statements.retain(|(oid, _), _| *oid != relation.oid);
-        self.sets.forget(relation.oid);
-        let root = self.roots.get(&TableName::new(&relation.schema, &relation.name));
-        let known = self.known.get(&relation.oid);
-        let fitted = Arc::new(Fitted::new(&self.session, Arc::clone(relation), root, known).await?);
-        // The next start holds it back.
-        schema::refuse_stirring(&**self.session, &fitted.target, self.mode).await?;
-        self.tables.insert(relation.oid, Arc::clone(&fitted));
-        Ok(fitted)
+    for (lsn, skipped) in &open.skipped {
+        tracing::warn!(%lsn, ?skipped, "skipped a transaction, as asked");
     }
-
-    /// One statement for all tables: foreign keys between them don't stand in its way then.
-    ///
-    /// Never CASCADE: what the source's CASCADE has reached is in the list, and nothing else on the
-    /// target may lose rows.
-    async fn truncate(&mut self, relations: &[Arc<Relation>], restart_identity: bool) -> Result<String> {
-        let mut names: Vec<String> = Vec::new();
-        let listed: Vec<TableName> = relations.iter().map(|r| TableName::new(&r.schema, &r.name)).collect();
-        for (relation, partition) in relations.iter().zip(&listed) {
-            let table = self.fitted(relation).await?;
-            if table.through_root && self.partitions_of(&table.target).any(|p| !listed.contains(p)) {
-                return Err(Fault::person(format!(
-                    "the source truncated the partition {partition}, which the target doesn't have: its rows are \
-                     among others there"
-                ))
-                .on(Side::Target)
-                .table(table.target.to_string())
-                .remedy(
-                    "create the same partition on the target and move its rows there; the stream goes on by itself \
-                     within 30 s",
-                ));
-            }
-            if !names.contains(&table.only()) {
-                names.push(table.only());
-            }
-        }
-        let restart = if restart_identity { " RESTART IDENTITY" } else { "" };
-        Ok(format!("TRUNCATE {}{restart}", names.join(", ")))
-    }
-
-    /// The source's partitions whose rows are in this table of the target: those that there were at
-    /// the start, and those that have been in the stream since.
-    fn partitions_of<'a>(&'a self, root: &'a TableName) -> impl Iterator<Item = &'a TableName> {
-        let at_start = self.roots.iter().filter(move |(_, r)| *r == root).map(|(partition, _)| partition);
-        let since = self.tables.values().filter(move |t| t.root.as_ref() == Some(root)).map(|t| &t.source);
-        at_start.chain(since)
-    }
+    Ok(applied)
 }
 
-/// A change could not even be sent. If an earlier one has failed meanwhile, that is the cause.
-async fn first_cause(
-    in_flight: &mut InFlight<'_>,
-    batch: &Batch,
-    place: Place,
-    fault: Fault,
-) -> RoundFailure {
-    match in_flight.drain().await {
-        Err(trouble) => explain(batch, trouble),
-        Ok(()) => locate(batch, place, fault),
-    }
-}
-
-/// The target would end the connection at a longer message, without saying why.
-fn fits(bytes: usize) -> Result<()> {
-    if bytes <= limits::ROW_BYTES {
-        return Ok(());
-    }
-    let most = limits::ROW_BYTES;
-    Err(Fault::person(format!("the row has {bytes} bytes of text, and the target takes no more than {most}"))
-        .on(Side::Target)
-        .remedy("pass its transaction over (cdc skip with the LSN) and carry its rows by hand, with COPY ... (FORMAT binary)"))
-}
-
-/// A parameter in the text that the source's output function wrote.
-#[derive(Clone, Copy, Debug)]
-struct Text<'a>(Option<&'a [u8]>);
-
-impl<'a> Text<'a> {
-    fn of(tuple: Option<&'a Tuple>, column: usize) -> Self {
-        match tuple.and_then(|tuple| tuple.value(column)) {
-            Some(Value::Text(bytes)) => Self(Some(bytes)),
-            // Shapes have no parameter for a value that wasn't sent, and nothing asks for binary.
-            Some(Value::Null | Value::Unchanged | Value::Binary(_)) | None => Self(None),
-        }
-    }
-}
-
-impl ToSql for Text<'_> {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(match self.0 {
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                IsNull::No
-            }
-            None => IsNull::Yes,
-        })
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        Format::Text
-    }
-
-    fn to_sql_checked(
-        &self,
-        ty: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        self.to_sql(ty, out)
-    }
-}
-
-/// Begins a transaction of the target.
-fn begin(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Replica => "BEGIN ISOLATION LEVEL READ COMMITTED",
-        // The source may have deferred what is deferrable, or checked it after each of its statements, which
-        // can have been many rows. Rows of a replica are not checked for it at all.
-        Mode::Owner => "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL DEFERRED",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_that_the_target_would_not_take_is_refused() {
-        assert!(fits(limits::ROW_BYTES).is_ok());
-        let fault = fits(limits::ROW_BYTES + 1).unwrap_err();
-        assert_eq!(fault.reaction(), Reaction::Person);
-        assert!(fault.what().contains("1073676288 bytes"), "{fault}");
-    }
+fn unasked(answer: &Answer) -> Fault {
+    Fault::bug(format!("the target answered what it wasn't asked: {answer:?}")).on(Side::Target)
 }

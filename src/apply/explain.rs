@@ -1,15 +1,24 @@
 //! Tells a person why a batch could not be applied: what, at which table, key and LSN, and what to do.
 
 use super::batch::{Batch, Change};
-use super::in_flight::{Place, Trouble, Wrong};
-use crate::fault::{Fault, Side};
-use crate::limits;
+use super::encoded::{Place, Trouble, What, Wrong};
+use crate::connect::report::Report;
+use crate::fault::{Fault, Reaction, Side};
 use crate::pgoutput::{OldTuple, Relation, Tuple, Value};
+use crate::{ledger, limits};
 
 /// A batch that failed, and the source transaction at which it did, if it is known.
 pub(super) struct RoundFailure {
     pub(super) fault: Fault,
     pub(super) transaction: Option<usize>,
+}
+
+impl RoundFailure {
+    /// True if it needs nothing but another attempt.
+    pub(super) fn passes(&self) -> bool {
+        // What came before a table was changed is fine, and the next look at the catalogs needs nothing else.
+        self.fault.reaction() == Reaction::Retry && !self.fault.is_unfit()
+    }
 }
 
 impl From<Fault> for RoundFailure {
@@ -19,24 +28,36 @@ impl From<Fault> for RoundFailure {
 }
 
 /// What went wrong with a statement.
-pub(super) fn explain(batch: &Batch, (place, wrong): Trouble) -> RoundFailure {
-    let Some(place) = place else {
-        return match wrong {
-            Wrong::Refused(error) => Fault::sql(Side::Target, "beginning a transaction", &error).into(),
-            Wrong::Rows(rows) => Fault::bug(format!("BEGIN answered with {rows} rows")).into(),
-        };
-    };
-    let change = &batch.transactions[place.transaction].changes[place.change];
-    let fault = match wrong {
-        Wrong::Refused(error) => refused(&format!("applying the source's {}", name(change)), &error),
-        Wrong::Rows(rows) => wrong_rows(change, rows).on(Side::Target),
-    };
-    locate(batch, place, fault)
+pub(super) fn explain(batch: &Batch, (what, wrong): Trouble) -> RoundFailure {
+    let fault = |doing: &str, report: &Report| report.bare_fault(Side::Target, doing);
+    match (what, wrong) {
+        (What::Change(place), Wrong::Refused(report)) => {
+            let doing = format!("applying the source's {}", name(place.of(batch)));
+            locate(batch, place, advised(fault(&doing, &report)))
+        }
+        (What::Change(place), Wrong::Rows(rows)) => {
+            locate(batch, place, wrong_rows(place.of(batch), rows).on(Side::Target))
+        }
+        (What::Frame, Wrong::Refused(report)) => fault("beginning a transaction", &report).into(),
+        (What::Frame, Wrong::Rows(rows)) => Fault::bug(format!("BEGIN answered with {rows} rows")).into(),
+        (What::Checkpoint, Wrong::Refused(report)) => ledger::advise(fault(ledger::USING, &report)).into(),
+        (What::Checkpoint, Wrong::Rows(_)) => Fault::retry(
+            "the checkpoint is not ours to write: another daemon of this migration has started since, or the session \
+             has lost its settings",
+        )
+        .on(Side::Target)
+        .into(),
+        (What::Skip(lsn), Wrong::Refused(report)) => {
+            fault("recording a skipped transaction", &report).lsn(lsn).into()
+        }
+        (What::Skip(lsn), Wrong::Rows(_)) => {
+            Fault::retry("the transaction is not to be skipped any more").on(Side::Target).lsn(lsn).into()
+        }
+    }
 }
 
-/// What the target refused, with what to do.
-pub(super) fn refused(doing: &str, error: &tokio_postgres::Error) -> Fault {
-    let fault = Fault::sql(Side::Target, doing, error);
+/// Says what to do about what the target refused, where that is known here.
+pub(super) fn advised(fault: Fault) -> Fault {
     match remedy_for(fault.code().map(|code| code.code()), fault.what()) {
         Some(remedy) => fault.remedy(remedy),
         None => fault,
@@ -81,7 +102,7 @@ fn wrong_rows(change: &Change, rows: u64) -> Fault {
 /// Adds where in the stream it was.
 pub(super) fn locate(batch: &Batch, place: Place, fault: Fault) -> RoundFailure {
     let transaction = &batch.transactions[place.transaction];
-    let change = &transaction.changes[place.change];
+    let change = place.of(batch);
     let mut fault = fault.lsn(transaction.commit_lsn);
     if let Some((table, key)) = describe(change) {
         if fault.table_name().is_none() {

@@ -3,10 +3,10 @@
 //! ```text
 //! messages ─► Batcher ─► Batch ─► Applier ─► one target transaction: rows + checkpoint
 //!              (pure)             │
-//!                                 ├─ table.rs       a source relation fitted to a target table
-//!                                 ├─ set/           many changes of a table at a time
-//!                                 ├─ statement.rs   the SQL for one change (pure)
-//!                                 ├─ in_flight.rs   pipelining, bounded in bytes
+//!                                 ├─ encoder.rs     a batch as a script, and what it must come to
+//!                                 │   ├─ set/          many changes of a table at a time
+//!                                 │   ├─ statement.rs  the SQL for one change (pure)
+//!                                 │   └─ table.rs      a source relation fitted to a target table
 //!                                 └─ explain.rs     why a batch could not be applied
 //! ```
 //!
@@ -17,13 +17,16 @@
 
 mod applier;
 mod batch;
+mod encoded;
+mod encoder;
 mod explain;
-mod in_flight;
 mod set;
 mod statement;
+mod statements;
 mod table;
+mod tables;
 mod watchdog;
 
-pub use applier::{Applied, Applier, Failure};
+pub use applier::{Applied, Applier, Failure, Round};
 pub use batch::{Batch, Batcher, Change, OutOfOrder, Position, Skipped, Transaction};
 pub use watchdog::watch;

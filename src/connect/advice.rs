@@ -394,13 +394,14 @@ mod tests {
             message: message.to_owned(),
             detail: None,
             hint: None,
+            table: None,
         }
     }
 
     fn login_fault(text: &str, purpose: Purpose, code: &'static str, message: &str) -> Fault {
         let (info, address) = (info(text), address("127.0.0.1:5432"));
         let place = Place { side: HERE, host: &info.hosts()[0], address: &address };
-        let refusal = Refusal::Server { report: report(code, message), credentials_sent: true };
+        let refusal = Refusal::Server { report: Box::new(report(code, message)), credentials_sent: true };
         login(place, &info, true, purpose, refusal)
     }
 

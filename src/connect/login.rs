@@ -49,7 +49,7 @@ pub(crate) enum Refusal {
     /// The server said no.
     Server {
         /// What it said.
-        report: Report,
+        report: Box<Report>,
         /// True once something made from the password was sent.
         credentials_sent: bool,
     },
@@ -264,7 +264,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Login<'a, S> {
                 backend::NOTICE_RESPONSE_TAG => Report::parse(&message.body).log(self.side),
                 backend::ERROR_RESPONSE_TAG => {
                     return Err(Refusal::Server {
-                        report: Report::parse(&message.body),
+                        report: Box::new(Report::parse(&message.body)),
                         credentials_sent: self.credentials_sent,
                     });
                 }

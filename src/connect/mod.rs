@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ConnInfo ──► hosts, addresses ──► transport (TCP or unix, TLS) ──► login ──► Session
+//!                                                                        ├──► Pipeline
 //!                                                                        └──► replication::Walsender
 //! ```
 //!
@@ -14,6 +15,8 @@ pub mod conninfo;
 pub(crate) mod handover;
 mod login;
 mod open;
+pub mod pipeline;
+pub(crate) mod query;
 pub(crate) mod report;
 pub mod session;
 pub mod settings;
@@ -23,4 +26,5 @@ pub(crate) mod wire;
 
 pub use conninfo::{ConnInfo, Environment};
 pub(crate) use open::{Purpose, open};
+pub use pipeline::Pipeline;
 pub use session::{IS_WRITING, Mode, Session};

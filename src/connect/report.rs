@@ -19,6 +19,8 @@ pub(crate) struct Report {
     pub detail: Option<String>,
     /// What the server advises.
     pub hint: Option<String>,
+    /// The table that it is about, as `schema.table`.
+    pub table: Option<String>,
 }
 
 impl Report {
@@ -31,7 +33,9 @@ impl Report {
             message: String::new(),
             detail: None,
             hint: None,
+            table: None,
         };
+        let (mut schema, mut table) = (None, None);
         let mut localized_severity = String::new();
         for field in body.split(|byte| *byte == 0) {
             let Some((kind, value)) = field.split_first() else { break };
@@ -44,6 +48,8 @@ impl Report {
                 b'M' => report.message = value,
                 b'D' => report.detail = Some(value),
                 b'H' => report.hint = Some(value),
+                b's' => schema = Some(value),
+                b't' => table = Some(value),
                 // Position, place in the server's source and the like.
                 _ => {}
             }
@@ -51,19 +57,30 @@ impl Report {
         if report.severity.is_empty() {
             report.severity = localized_severity;
         }
+        report.table = schema.zip(table).map(|(schema, table)| format!("{schema}.{table}"));
         report
     }
 
-    /// The failure that this error is, with the reaction that its SQLSTATE asks for.
+    /// The failure that this error is, with the reaction that its SQLSTATE asks for and the server's advice.
     #[must_use]
     pub(crate) fn fault(&self, side: Side, doing: &str) -> Fault {
+        let fault = self.bare_fault(side, doing);
+        match &self.hint {
+            Some(hint) => fault.remedy(hint.clone()),
+            None => fault,
+        }
+    }
+
+    /// The same without the server's advice, which is for those who write SQL.
+    #[must_use]
+    pub(crate) fn bare_fault(&self, side: Side, doing: &str) -> Fault {
         let mut what = format!("{doing}: {}", self.message);
         if let Some(detail) = &self.detail {
             what.push_str(&format!(" ({detail})"));
         }
         let fault = Fault::server(side, what, &self.code);
-        match &self.hint {
-            Some(hint) => fault.remedy(hint.clone()),
+        match &self.table {
+            Some(table) => fault.table(table.clone()),
             None => fault,
         }
     }

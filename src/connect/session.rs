@@ -34,6 +34,30 @@ pub enum Mode {
     Owner,
 }
 
+impl Mode {
+    /// Makes a session write replicated rows.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::Replica => "SET session_replication_role = replica",
+            Self::Owner => "SET cdc.writes_as = owner",
+        }
+    }
+}
+
+/// What a session is doing that is to write replicated rows.
+pub(super) const SWITCHING_OFF: &str = "switching triggers and foreign keys off for replicated rows";
+
+/// What to do about that.
+pub(super) fn not_switched_off(fault: Fault) -> Fault {
+    if fault.reaction() == Reaction::Retry {
+        return fault;
+    }
+    fault.remedy(
+        "start the daemon again: it finds out what the role may do there, and works as an ordinary owner if it may \
+         not set session_replication_role",
+    )
+}
+
 /// A condition, in SQL, that is true in a session that [`Session::write_as`] has prepared. Behind a pooler
 /// in transaction mode it can be another backend's.
 pub const IS_WRITING: &str = "(pg_catalog.current_setting('session_replication_role') = 'replica' \
@@ -116,23 +140,11 @@ impl Session {
     /// # Errors
     /// If the role may not do that (any more), with what to do.
     pub async fn write_as(&self, mode: Mode) -> Result<()> {
-        let sql = match mode {
-            Mode::Replica => "SET session_replication_role = replica",
-            Mode::Owner => "SET cdc.writes_as = owner",
-        };
-        self.client.batch_execute(sql).await.map_err(|e| self.not_switched_off(&e))
+        self.client.batch_execute(mode.sql()).await.map_err(|e| self.not_switched_off(&e))
     }
 
     fn not_switched_off(&self, error: &tokio_postgres::Error) -> Fault {
-        let doing = "switching triggers and foreign keys off for replicated rows";
-        let fault = Fault::sql(self.side, doing, error);
-        if fault.reaction() == Reaction::Retry {
-            return fault;
-        }
-        fault.remedy(
-            "start the daemon again: it finds out what the role may do there, and works as an ordinary owner if it may \
-             not set session_replication_role",
-        )
+        not_switched_off(Fault::sql(self.side, SWITCHING_OFF, error))
     }
 
     async fn pin(&self) -> Result<()> {

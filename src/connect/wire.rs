@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         poll_read_buf(stream, cx, &mut self.inbox)
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             let written_bytes = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outbox))?;
             if written_bytes == 0 {

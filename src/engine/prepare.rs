@@ -19,7 +19,7 @@ use super::publications;
 use crate::apply::Applier;
 use crate::catalog::{Published, TableName, empty, published, rows_exist, with_rows_in_sight};
 use crate::config::{Config, ExistingRows};
-use crate::connect::{Mode, Session};
+use crate::connect::{Mode, Pipeline, Session};
 use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::{DaemonState, Ledger, Origin, Repair};
@@ -44,8 +44,6 @@ pub struct Prepared {
     pub(super) source: Session,
     /// Applies under this life's epoch.
     pub(super) applier: Applier,
-    /// The backend that applies.
-    pub(super) applier_pid: i32,
     /// Where the stream begins.
     pub(super) checkpoint: Lsn,
     /// The commit LSNs of the transactions that are to be dropped.
@@ -103,9 +101,10 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
 
     // The epoch first: a COMMIT of the life before can still come until it has been incremented, and
     // the slot may be compared only with a checkpoint that is final.
-    end_leftovers(guard, Side::Target, config, &["apply", "copy", "schema"]).await?;
+    end_leftovers(guard, Side::Target, config, &["apply", "catalog", "copy", "schema"]).await?;
     end_leftovers(&source, Side::Source, config, &["copy", "schema"]).await?;
-    let apply = Arc::new(Session::open(&config.target, Side::Target, &application(config, "apply")).await?);
+    let catalog = &application(config, "catalog");
+    let apply = Arc::new(Session::open(&config.target, Side::Target, catalog).await?);
     refuse_pooler(guard, &apply).await?;
     let mode = apply.mode().await?;
     apply.write_as(mode).await?;
@@ -144,8 +143,9 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
     };
 
     let known_tables = drift.begin().await?;
-    let applier_pid = apply.backend_pid();
-    let applier = Applier::new(apply, &config.name, epoch, mode, roots(&wanted), known_tables).await?;
+    let mut pipeline = Pipeline::open(&config.target, Side::Target, &application(config, "apply")).await?;
+    pipeline.write_as(mode).await?;
+    let applier = Applier::new((pipeline, apply), &config.name, epoch, mode, roots(&wanted), known_tables);
     free_slot(&source, &origin.slot, &application(config, "walsender")).await?;
     let stream = walsender.start_replication(&origin.slot, start, &publications).await?;
     let copy = copy(config, &source, ledger, (epoch, mode), &publications, start).await?;
@@ -153,7 +153,6 @@ pub async fn prepare(config: &Config, guard: &Arc<Session>, ledger: &Ledger) -> 
         stream,
         source,
         applier,
-        applier_pid,
         checkpoint: start,
         skips: ledger.skips_to_come().await?,
         wal_sender_timeout: settings.wal_sender_timeout,

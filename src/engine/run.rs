@@ -16,17 +16,17 @@ use super::copying::Copying;
 use super::monitor::{self, Tick, Watched};
 use super::prepare::Prepared;
 use super::task::Task;
-use crate::apply::{self, Applied, Applier, Batch, Batcher, Change, Failure, Position};
-use crate::catalog::{Published, TableName};
+use crate::apply::{self, Applied, Batch, Batcher, Change, Failure, Position, Round};
+use crate::catalog::Published;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::lsn::Lsn;
-use crate::pgoutput::{Decoder, PgTimestamp, ProtoVersion, Relations};
+use crate::pgoutput::{Decoder, ProtoVersion, Relations};
 use crate::pulse::{Pulse, Turning};
 use crate::replication::{Feedback, ReplicationStream};
-use crate::schema::drift::{Drift, Known};
+use crate::schema::drift::Drift;
 use crate::shutdown::Shutdown;
 
 /// Why an engine has ended.
@@ -36,16 +36,6 @@ pub enum Ended {
     Asked,
     /// Something failed. Everything durable is in the checkpoint.
     Failed(Fault),
-}
-
-/// A batch on its way to the applier.
-struct Round {
-    batch: Batch,
-    caught_up_to: Option<PgTimestamp>,
-    /// Partitions that the applier doesn't know yet, with their topmost parents.
-    roots: Vec<(TableName, TableName)>,
-    /// Tables that it doesn't know yet.
-    known: Vec<(u32, Known)>,
 }
 
 /// Owns a stream until it ends.
@@ -64,7 +54,9 @@ pub struct Engine {
     published: watch::Receiver<Vec<Published>>,
     rounds: mpsc::Sender<Round>,
     answers: mpsc::Receiver<Result<Applied, Failure>>,
-    /// Since when a batch has been with the applier.
+    /// How many batches are with the applier.
+    rounds_out: usize,
+    /// Since when the next answer of the applier is awaited.
     busy: watch::Sender<Option<Clock>>,
     /// What the monitor asks.
     source: Arc<Session>,
@@ -104,14 +96,14 @@ impl Engine {
     /// Takes over what has been prepared. `guard` is another session to the target.
     #[must_use]
     pub fn new(prepared: Prepared, guard: Arc<Session>, ledger: &Ledger, slot: &str, pulse: &Pulse) -> Self {
-        let (rounds, rounds_in) = mpsc::channel(1);
-        let (answers_out, answers) = mpsc::channel(1);
+        let (rounds, rounds_in) = mpsc::channel(limits::ROUNDS);
+        let (answers_out, answers) = mpsc::channel(limits::ROUNDS);
         let (ticks_out, ticks) = watch::channel(None);
         let (busy, busy_in) = watch::channel(None);
         let (in_the_way, in_the_way_in) = watch::channel(None);
         let (published_out, published) = watch::channel(prepared.copy.published.clone());
-        let applier = Task::spawn(apply_rounds(prepared.applier, rounds_in, answers_out));
-        let pid = prepared.applier_pid;
+        let pid = prepared.applier.backend_pid();
+        let applier = Task::spawn(prepared.applier.serve(rounds_in, answers_out));
         let turning = pulse.of("the watch over the applier");
         let watchdog = Task::spawn(async move { apply::watch(&guard, pid, busy_in, turning).await });
         let source = Arc::new(prepared.source);
@@ -146,6 +138,7 @@ impl Engine {
             published,
             rounds,
             answers,
+            rounds_out: 0,
             busy,
             source,
             drift: prepared.drift,
@@ -195,11 +188,10 @@ impl Engine {
 
     /// What a change of the schema, or rows that never existed together, have to do with the fault.
     async fn explained(&mut self, fault: Fault) -> Fault {
-        let fault = match self.copying.without_conflict(fault).await {
-            Ok(fault) => fault,
-            Err(fault) => return fault,
+        let explain = async {
+            let fault = self.copying.without_conflict(fault.clone()).await?;
+            self.drift.lock().await.explain(fault).await
         };
-        let explain = async { self.drift.lock().await.explain(fault.clone()).await };
         // A server that is lost gives no answer; the next start looks, too.
         match tokio::time::timeout(2 * limits::SILENCE, explain).await {
             Ok(Ok(explained) | Err(explained)) => explained,
@@ -266,7 +258,7 @@ impl Engine {
 
     /// Waits until everything that was received is applied.
     async fn settle(&mut self, turning: &Turning) -> Result<()> {
-        while self.busy.borrow().is_some() || !self.batcher.is_idle() {
+        while self.rounds_out > 0 || !self.batcher.is_idle() {
             turning.turned();
             self.hand_over().await?;
             tokio::select! {
@@ -278,9 +270,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives the applier what is ready, if it is free.
+    /// Gives the applier what is ready, if it is free; or, in a backlog, is about to be.
     async fn hand_over(&mut self) -> Result<()> {
-        if self.busy.borrow().is_some() {
+        let is_free = self.rounds_out == 0 || self.rounds_out < limits::ROUNDS && !self.batcher.has_room();
+        if !is_free {
             return Ok(());
         }
         let Some(batch) = self.batcher.take().or_else(|| self.idle_batch()) else { return Ok(()) };
@@ -288,7 +281,10 @@ impl Engine {
         self.gathers = false;
         self.copying.tell().await?;
         let caught_up_to = batch.end.and_then(|end: Position| self.clock.caught_up_to(end.lsn));
-        self.busy.send_replace(Some(Clock::now()));
+        if self.rounds_out == 0 {
+            self.busy.send_replace(Some(Clock::now()));
+        }
+        self.rounds_out += 1;
         self.progress.checkpoint_at = Instant::now();
         let gone = |_| Fault::bug("the applier's task has ended");
         let (roots, known) = (self.copying.take_roots(), self.copying.take_known());
@@ -312,7 +308,8 @@ impl Engine {
 
     /// Takes the applier's answer.
     async fn applied(&mut self, answer: Option<Result<Applied, Failure>>) -> Result<()> {
-        self.busy.send_replace(None);
+        self.rounds_out = self.rounds_out.saturating_sub(1);
+        self.busy.send_replace((self.rounds_out > 0).then(Clock::now));
         match answer {
             None => Err(match self.applier.result().await {
                 Ok(()) => Fault::bug("the applier's task has ended"),
@@ -386,7 +383,7 @@ impl Engine {
 
     /// Lets the current batch end, tells the source how far we are, and frees the slot.
     async fn finish(&mut self, turning: &Turning) -> Result<()> {
-        while self.busy.borrow().is_some() {
+        while self.rounds_out > 0 {
             turning.turned();
             tokio::select! {
                 answer = self.answers.recv() => self.applied(answer).await?,
@@ -440,21 +437,5 @@ impl Engine {
         );
         self.progress.changes = 0;
         self.progress.logged_at = Instant::now();
-    }
-}
-
-/// The applier's task.
-async fn apply_rounds(
-    mut applier: Applier,
-    mut rounds: mpsc::Receiver<Round>,
-    answers: mpsc::Sender<Result<Applied, Failure>>,
-) {
-    while let Some(round) = rounds.recv().await {
-        applier.learn(round.roots, round.known);
-        let answer = applier.apply(&round.batch, round.caught_up_to).await;
-        let has_failed = answer.is_err();
-        if answers.send(answer).await.is_err() || has_failed {
-            return;
-        }
     }
 }

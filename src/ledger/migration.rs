@@ -112,7 +112,15 @@ pub(super) fn host() -> String {
 /// Turns an error of a ledger statement into a fault.
 #[must_use]
 pub fn fault(error: &tokio_postgres::Error) -> Fault {
-    let fault = Fault::sql(Side::Target, "using the ledger (schema cdc)", error);
+    advise(Fault::sql(Side::Target, USING, error))
+}
+
+/// How a fault begins that has to do with the ledger.
+pub const USING: &str = "using the ledger (schema cdc)";
+
+/// What to do about a statement of the ledger that was refused.
+#[must_use]
+pub fn advise(fault: Fault) -> Fault {
     match fault.code().map(|code| code.code()) {
         Some("42501") => fault.remedy(
             "the role must own the schema cdc and its tables: connect as the role that began this migration, or ALTER \

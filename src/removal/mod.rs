@@ -111,7 +111,8 @@ impl<'a> Removal<'a> {
     /// If a database refuses, or is lost. What is done is done, and the next one goes on from there.
     pub async fn run(&self, tell: impl Fn(&str) -> Result<()>) -> Result<Report> {
         let name = &self.config.name;
-        end_leftovers(&self.target, Side::Target, self.config, &["apply", "copy", "schema"]).await?;
+        end_leftovers(&self.target, Side::Target, self.config, &["apply", "catalog", "copy", "schema"])
+            .await?;
         // A COMMIT of a daemon that was killed can't land behind this any more.
         self.ledger.next_epoch().await?;
         let mut to_run = Vec::new();

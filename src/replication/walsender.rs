@@ -1,20 +1,22 @@
 //! An authenticated `replication=database` connection, before it streams.
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use bytes::{Buf, Bytes};
-use postgres_protocol::message::{backend, frontend};
+use postgres_protocol::message::backend;
 use tokio_postgres::error::SqlState;
 
 use super::stream::{COPY_BOTH_RESPONSE_TAG, ReplicationStream};
 use crate::connect::advice;
 use crate::connect::conninfo::ConnInfo;
+use crate::connect::query::{self, Rows};
 use crate::connect::report::Report;
 use crate::connect::transport::Transport;
-use crate::connect::wire::{Message, Wire};
+use crate::connect::wire::Wire;
 use crate::connect::{self, Purpose, settings};
 use crate::fault::{Fault, Result, Side};
-use crate::limits;
 use crate::lsn::Lsn;
+
+/// How a fault begins that the walsender reports.
+const REFUSES: &str = "the server refuses";
 
 /// An authenticated `replication=database` connection.
 ///
@@ -83,23 +85,9 @@ impl Walsender {
     /// # Errors
     ///
     /// What the server reports, or a lost connection.
-    pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        self.send_query(sql).await?;
-        let (mut rows, mut failure) = (Vec::new(), None);
-        loop {
-            let message = self.read("waiting for an answer").await?;
-            match message.tag {
-                backend::DATA_ROW_TAG => {
-                    rows.push(data_row(message.body).ok_or_else(|| self.unexpected(message.tag))?);
-                }
-                backend::ERROR_RESPONSE_TAG => failure = failure.or(Some(self.refused(&message.body))),
-                backend::READY_FOR_QUERY_TAG => return failure.map_or(Ok(rows), Err),
-                backend::ROW_DESCRIPTION_TAG
-                | backend::COMMAND_COMPLETE_TAG
-                | backend::EMPTY_QUERY_RESPONSE_TAG => {}
-                tag => return Err(self.unexpected(tag)),
-            }
-        }
+    pub async fn query(&mut self, sql: &str) -> Result<Rows> {
+        let answer = query::query(&mut self.wire, self.side, sql).await?;
+        answer.map_err(|report| advice::replication(self.side, REFUSES, &report))
     }
 
     /// Starts streaming from a logical slot with the plugin `pgoutput`, protocol version 1, with the
@@ -118,43 +106,15 @@ impl Walsender {
         start: Lsn,
         publications: &[String],
     ) -> Result<ReplicationStream> {
-        self.send_query(&start_command(slot, start, publications)).await?;
-        let message = self.read("starting the replication").await?;
+        query::send(&mut self.wire, self.side, &start_command(slot, start, publications)).await?;
+        let message = query::read(&mut self.wire, self.side, "starting the replication").await?;
         match message.tag {
             COPY_BOTH_RESPONSE_TAG => Ok(ReplicationStream::new(self.wire, self.side)),
-            backend::ERROR_RESPONSE_TAG => Err(self.refused(&message.body)),
-            tag => Err(self.unexpected(tag)),
-        }
-    }
-
-    async fn send_query(&mut self, sql: &str) -> Result<()> {
-        frontend::query(sql, self.wire.outbox())
-            .map_err(|_| Fault::bug("a replication command contains a NUL byte").on(self.side))?;
-        self.wire.flush().await.map_err(|e| Fault::io(self.side, "sending to the walsender", &e))
-    }
-
-    /// The next message that is part of an answer.
-    async fn read(&mut self, doing: &str) -> Result<Message> {
-        loop {
-            let message = self
-                .wire
-                .read(limits::MESSAGE_BYTES)
-                .await
-                .map_err(|e| advice::lost(self.side, doing, &e))?;
-            match message.tag {
-                backend::NOTICE_RESPONSE_TAG => Report::parse(&message.body).log(self.side),
-                backend::PARAMETER_STATUS_TAG | backend::NOTIFICATION_RESPONSE_TAG => {}
-                _ => return Ok(message),
+            backend::ERROR_RESPONSE_TAG => {
+                Err(advice::replication(self.side, REFUSES, &Report::parse(&message.body)))
             }
+            tag => Err(advice::unexpected(self.side, tag)),
         }
-    }
-
-    fn refused(&self, body: &Bytes) -> Fault {
-        advice::replication(self.side, "the server refuses", &Report::parse(body))
-    }
-
-    fn unexpected(&self, tag: u8) -> Fault {
-        advice::unexpected(self.side, tag)
     }
 }
 
@@ -172,22 +132,6 @@ fn start_command(slot: &str, start: Lsn, publications: &[String]) -> String {
 fn quoted(text: &str, quote: char) -> String {
     let doubled = text.replace(quote, &format!("{quote}{quote}"));
     format!("{quote}{doubled}{quote}")
-}
-
-/// The values of a DataRow; `None` when it isn't one.
-fn data_row(mut body: Bytes) -> Option<Vec<Option<String>>> {
-    let columns = usize::from(body.try_get_u16().ok()?);
-    let mut row = Vec::with_capacity(columns.min(limits::COLUMNS));
-    for _ in 0..columns {
-        row.push(match body.try_get_i32().ok()? {
-            -1 => None,
-            length => {
-                let length = usize::try_from(length).ok().filter(|length| *length <= body.len())?;
-                Some(String::from_utf8(body.split_to(length).to_vec()).ok()?)
-            }
-        });
-    }
-    body.is_empty().then_some(row)
 }
 
 fn identity(row: &[Option<String>]) -> Option<SystemIdentity> {
@@ -212,16 +156,5 @@ mod tests {
             "START_REPLICATION SLOT \"cdc_a\" LOGICAL 1/FF (proto_version '1', \
              publication_names '\"cdc_a\",\"it''s \"\"b\"\"\"', messages 'true')"
         );
-    }
-
-    #[test]
-    fn a_data_row_is_read_whole_or_not_at_all() {
-        let row = Bytes::from_static(b"\0\x02\0\0\0\x01a\xff\xff\xff\xff");
-        assert_eq!(data_row(row.clone()), Some(vec![Some("a".to_owned()), None]));
-        for length in 0..row.len() {
-            assert_eq!(data_row(row.slice(..length)), None, "{length} bytes of it");
-        }
-        assert_eq!(data_row(Bytes::from_static(b"\0\x01\x7f\xff\xff\xffa")), None);
-        assert_eq!(data_row(Bytes::from_static(b"\0\0x")), None);
     }
 }

@@ -22,21 +22,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio_postgres::Statement;
-
 use super::batch::{Batch, Change};
-use super::in_flight::Place;
+use super::encoded::Place;
 use super::table::Fitted;
 use crate::catalog::TableName;
 use crate::limits;
 use crate::pgoutput::{Relation, ReplicaIdentity};
-use statement::SetShape;
+pub(super) use statement::SetShape;
 
 /// What is known of the tables that are written in sets.
 #[derive(Default)]
 pub(super) struct Sets {
-    /// Prepared statements by the source's oid.
-    statements: HashMap<(u32, SetShape), Statement>,
     /// What the target's tables allow, by the source's oid, with what they were fitted to then.
     tables: HashMap<u32, (Arc<Fitted>, Allowed)>,
     /// Tables that are left to the other path for a while, as it failed here: it would be done twice.
@@ -54,7 +50,7 @@ enum Allowed {
 
 impl Sets {
     /// True if the batch has changes enough, and no row of a size that would be in memory several times.
-    fn suit(batch: &Batch) -> bool {
+    pub(super) fn suit(batch: &Batch) -> bool {
         let changes = || batch.transactions.iter().flat_map(|t| &t.changes);
         batch.changes() >= limits::SET_CHANGES
             && changes().map(Change::heap_bytes).sum::<usize>() <= 2 * limits::BATCH_BYTES
@@ -65,13 +61,12 @@ impl Sets {
     }
 
     /// Leaves a table to the other path for a while.
-    fn rest(&mut self, relation: u32) {
+    pub(super) fn rest(&mut self, relation: u32) {
         self.resting.insert(relation, Instant::now() + limits::SET_REST);
     }
 
-    /// Forgets what was prepared for a relation.
+    /// A relation is not what it was.
     pub(super) fn forget(&mut self, relation: u32) {
-        self.statements.retain(|(oid, _), _| *oid != relation);
         self.tables.remove(&relation);
     }
 }
@@ -85,7 +80,7 @@ impl Allowed {
 }
 
 /// The table whose row is changed; `None` for what is more than a row.
-fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
+pub(super) fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
     match change {
         Change::Insert { relation, .. }
         | Change::Update { relation, .. }

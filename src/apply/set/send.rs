@@ -1,114 +1,57 @@
-//! One round of sets: all statements of a batch, pipelined as far as COPY lets them.
+//! The statements of a batch in sets.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::SinkExt;
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::IsNull;
 use postgres_protocol::types::{ArrayDimension, array_to_sql};
-use tokio_postgres::Statement;
-use tokio_postgres::types::{IsNull, ToSql, Type};
+use tokio_postgres::types::{Format, Type};
 
 use super::net::{Effects, Key, Row, net};
-use super::{Allowed, Group, Segment, SetShape, Sets, alone, relation_of, segments};
-use crate::apply::applier::Applier;
-use crate::apply::batch::{Batch, Change};
-use crate::apply::explain::{RoundFailure, explain, refused};
-use crate::apply::in_flight::{InFlight, Place, Trouble, Wrong};
+use super::{Allowed, Group, Segment, SetShape, alone, relation_of, segments};
+use crate::apply::batch::Batch;
+use crate::apply::encoded::{Encoded, What};
+use crate::apply::encoder::Encoder;
+use crate::apply::explain::{RoundFailure, advised};
+use crate::apply::statement::Statement;
+use crate::apply::statements::Kind;
 use crate::apply::table::Fitted;
-use crate::connect::Session;
-use crate::fault::{Fault, Reaction, Result, Side};
+use crate::fault::{Fault, Result, Side};
 use crate::limits;
-use crate::pgoutput::{PgTimestamp, Value};
+use crate::pgoutput::Value;
 
-/// What fails is undone to here, and earlier pieces of a huge transaction stay. Rows are found by the key's index
-/// and taken from where it says they are, whatever the statistics say.
-const BEGIN: &str = "SAVEPOINT sets; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
-                     SET LOCAL enable_mergejoin = off";
+/// Rows are found by the key's index and taken from where it says they are, whatever the statistics say.
+const BY_INDEX: [&str; 3] =
+    ["SET LOCAL enable_seqscan = off", "SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off"];
 
-/// A round that didn't work.
-struct SetFailure {
-    fault: Fault,
-    /// The source's oid of the table that it was at, if it is known.
-    relation: Option<u32>,
-}
+/// As the planner likes it again.
+const AS_BEFORE: [&str; 3] =
+    ["SET LOCAL enable_seqscan = on", "SET LOCAL enable_hashjoin = on", "SET LOCAL enable_mergejoin = on"];
 
-impl From<Fault> for SetFailure {
-    fn from(fault: Fault) -> Self {
-        Self { fault, relation: None }
-    }
-}
-
-impl From<RoundFailure> for SetFailure {
-    fn from(failure: RoundFailure) -> Self {
-        failure.fault.into()
-    }
-}
-
-impl Applier {
-    /// Applies a batch in sets, as far as its changes can be, in the open transaction, and gives how many
-    /// were; `None` if it isn't worth it or has failed, and nothing is applied then.
+impl Encoder {
+    /// Adds the changes of a batch in sets, as far as they can be.
     ///
     /// # Errors
-    /// If it failed for a reason that passes.
-    pub(in crate::apply) async fn in_sets<'a>(
+    /// If one can't be sent.
+    pub(in crate::apply) async fn in_sets(
         &mut self,
-        session: &'a Arc<Session>,
-        batch: &'a Batch,
-        caught_up_to: Option<PgTimestamp>,
-    ) -> Result<Option<usize>, RoundFailure> {
-        if !Sets::suit(batch) {
-            return Ok(None);
-        }
-        let failure = match self.round_of_sets(session, batch, caught_up_to).await {
-            Ok(changes) => return Ok(Some(changes)),
-            Err(failure) if failure.fault.reaction() == Reaction::Retry && !failure.fault.is_unfit() => {
-                return Err(failure.fault.into());
-            }
-            Err(failure) => failure,
-        };
-        tracing::debug!("a batch goes row by row: {}", failure.fault);
-        if let Some(relation) = failure.relation {
-            self.sets.rest(relation);
-        }
-        let back = session.batch_execute("ROLLBACK TO SAVEPOINT sets; RELEASE SAVEPOINT sets").await;
-        back.map_err(|e| Fault::sql(Side::Target, "undoing a part of a batch", &e))?;
-        Ok(None)
-    }
-
-    async fn round_of_sets<'a>(
-        &mut self,
-        session: &'a Arc<Session>,
-        batch: &'a Batch,
-        caught_up_to: Option<PgTimestamp>,
-    ) -> Result<usize, SetFailure> {
-        let mut in_flight = InFlight::default();
-        let doing = |trouble| SetFailure::of(batch, trouble);
-        self.begin(session, &mut in_flight).await.map_err(doing)?;
-        let begin = async move { session.batch_execute(BEGIN).await.map(|()| 0) };
-        in_flight.push(begin, 0, None, None).await.map_err(doing)?;
-        let mut in_sets = 0;
+        encoded: &mut Encoded,
+        batch: &Batch,
+    ) -> Result<(), RoundFailure> {
         for segment in segments(batch) {
-            in_sets += self.send_segment(session, &mut in_flight, batch, segment).await?;
+            self.segment(encoded, batch, segment).await?;
         }
-        if batch.end.is_none() {
-            // Left in place, the savepoints of a huge transaction's pieces would be inside each other.
-            let release = async move { session.batch_execute("RELEASE SAVEPOINT sets").await.map(|()| 0) };
-            in_flight.push(release, 0, None, None).await.map_err(doing)?;
-        }
-        self.settle(in_flight, batch, caught_up_to).await?;
-        Ok(in_sets)
+        Ok(())
     }
 
-    /// Sends a segment and gives how many of its changes were in sets.
-    async fn send_segment<'a>(
+    async fn segment(
         &mut self,
-        session: &'a Arc<Session>,
-        in_flight: &mut InFlight<'a>,
-        batch: &'a Batch,
-        segment: Segment<'a>,
-    ) -> Result<usize, SetFailure> {
+        encoded: &mut Encoded,
+        batch: &Batch,
+        segment: Segment<'_>,
+    ) -> Result<(), RoundFailure> {
         let groups = self.groups(&segment).await?;
         let mut effects = BTreeMap::new();
         for (oid, group) in alone(&groups) {
@@ -119,21 +62,28 @@ impl Applier {
                     effects.insert(oid, net);
                 }
             }
+            tokio::task::yield_now().await;
         }
         for (place, change) in segment {
             if !relation_of(change).is_some_and(|relation| effects.contains_key(&relation.oid)) {
-                self.send(session, in_flight, batch, place, change).await?;
+                self.change(encoded, batch, place, change).await?;
             }
         }
-        let mut in_sets = 0;
+        if effects.is_empty() {
+            return Ok(());
+        }
+        for setting in BY_INDEX {
+            encoded.frame(setting)?;
+        }
         for (oid, effects) in effects {
             let group = &groups[&oid];
-            in_sets += group.changes.len();
-            self.send_effects(session, in_flight, group, effects)
-                .await
-                .map_err(|trouble| SetFailure::of(batch, trouble))?;
+            encoded.in_sets += group.changes.len();
+            self.effects(encoded, group, effects).await?;
         }
-        Ok(in_sets)
+        for setting in AS_BEFORE {
+            encoded.frame(setting)?;
+        }
+        Ok(())
     }
 
     /// The changes of rows by table.
@@ -168,124 +118,77 @@ impl Applier {
                 &[&table.target.schema, &table.target.name, &keys, &types],
             )
             .await
-            .map_err(|e| refused("describing a table", &e).table(table.target.to_string()))?;
+            .map_err(|e| advised(Fault::sql(Side::Target, "describing a table", &e)))
+            .map_err(|fault| fault.table(table.target.to_string()))?;
         let are_found = row.get::<_, bool>("tells_rows_apart") && !table.is_partitioned;
         let allowed = Allowed::by(&table.relation, are_found && row.get::<_, bool>("reads_text"));
         self.sets.tables.insert(oid, (Arc::clone(table), allowed));
         Ok(allowed)
     }
 
-    /// Sends what a table's changes come to.
-    async fn send_effects<'a>(
+    /// Adds what a table's changes come to.
+    async fn effects(
         &mut self,
-        session: &'a Arc<Session>,
-        in_flight: &mut InFlight<'a>,
-        group: &Group<'a>,
-        effects: Effects<'a>,
-    ) -> Result<(), Trouble> {
+        encoded: &mut Encoded,
+        group: &Group<'_>,
+        effects: Effects<'_>,
+    ) -> Result<()> {
         let Effects { passing, deleted, updated, inserted } = effects;
-        let none = Some(0);
-        self.send_set(session, in_flight, group, SetShape::Find, keys(&passing), none).await?;
-        let all = u64::try_from(deleted.len()).ok();
-        self.send_set(session, in_flight, group, SetShape::Delete, keys(&deleted), all).await?;
+        self.set(encoded, group, SetShape::Find, &keys(&passing), 0)?;
+        self.set(encoded, group, SetShape::Delete, &keys(&deleted), deleted.len())?;
         for (set, rows) in updated {
-            let all = u64::try_from(rows.len()).ok();
-            let (found, rows): (Vec<Key<'a>>, Vec<Row<'a>>) = rows.into_iter().unzip();
+            tokio::task::yield_now().await;
+            let count = rows.len();
+            let (found, rows): (Vec<Key<'_>>, Vec<Row<'_>>) = rows.into_iter().unzip();
             let mut columns = keys(&found);
             let written = (0..group.table.columns.len()).filter(|i| set.has(*i));
-            columns.extend(written.map(|i| Texts(rows.iter().map(|row| text(row.value(i))).collect())));
-            self.send_set(session, in_flight, group, SetShape::Update(set), columns, all).await?;
+            columns.extend(written.map(|i| rows.iter().map(|row| text(row.value(i))).collect::<Vec<_>>()));
+            self.set(encoded, group, SetShape::Update(set), &columns, count)?;
         }
-        if inserted.is_empty() {
-            return Ok(());
-        }
-        let copy = self.set_statement(session, in_flight, group, SetShape::Insert).await?;
-        copy_in(session, in_flight, group, &copy, &inserted).await
+        if inserted.is_empty() { Ok(()) } else { self.copy(encoded, group, &inserted).await }
     }
 
-    /// Sends a statement that must touch this many rows, if there are any values for it.
-    async fn send_set<'a>(
+    /// Adds a statement that must touch this many rows, if there are any values for it.
+    fn set(
         &mut self,
-        session: &'a Arc<Session>,
-        in_flight: &mut InFlight<'a>,
-        group: &Group<'a>,
+        encoded: &mut Encoded,
+        group: &Group<'_>,
         shape: SetShape,
-        columns: Vec<Texts<'a>>,
-        rows: Option<u64>,
-    ) -> Result<(), Trouble> {
+        columns: &[Texts<'_>],
+        rows: usize,
+    ) -> Result<()> {
         if columns.is_empty() {
             return Ok(());
         }
-        let statement = self.set_statement(session, in_flight, group, shape).await?;
-        let bytes = columns.iter().map(Texts::bytes).sum();
-        let execute = async move { session.execute_raw(&statement, columns).await };
-        in_flight.push(execute, bytes, Some(group.first), rows).await
+        let kind = Kind::Set(group.table.relation.oid, shape.clone());
+        let types = vec![Type::TEXT_ARRAY; columns.len()];
+        let make = |_: &Kind| Statement { sql: shape.sql(&group.table), parameters: Vec::new() };
+        let prepared = self.statements.get(encoded, kind, &types, make)?;
+        encoded.script.execute(&prepared.name, Format::Binary, columns, put_array)?;
+        encoded.expect(What::Change(group.first), u64::try_from(rows).ok());
+        Ok(())
     }
 
-    async fn set_statement(
-        &mut self,
-        session: &Session,
-        in_flight: &mut InFlight<'_>,
-        group: &Group<'_>,
-        shape: SetShape,
-    ) -> Result<Statement, Trouble> {
-        let key = (group.table.relation.oid, shape);
-        if let Some(statement) = self.sets.statements.get(&key) {
-            return Ok(statement.clone());
-        }
-        let types = vec![Type::TEXT_ARRAY; key.1.parameters(&group.table)];
-        let statement = match session.prepare_typed(&key.1.sql(&group.table), &types).await {
-            Ok(statement) => statement,
-            Err(error) => {
-                // An earlier statement that has failed is the cause.
-                in_flight.drain().await?;
-                return Err((Some(group.first), Wrong::Refused(error)));
+    /// Adds a COPY of new rows.
+    async fn copy(&mut self, encoded: &mut Encoded, group: &Group<'_>, rows: &[Row<'_>]) -> Result<()> {
+        encoded.script.run(&SetShape::Insert.sql(&group.table))?;
+        let mut gathered = BytesMut::with_capacity(limits::COPY_MESSAGE_BYTES);
+        for row in rows {
+            for column in 0..group.table.columns.len() {
+                put_field(text(row.value(column)), column > 0, &mut gathered);
             }
-        };
-        if self.sets.statements.len() >= limits::PREPARED_STATEMENTS {
-            self.sets.statements.clear();
+            gathered.put_u8(b'\n');
+            if gathered.len() >= limits::COPY_MESSAGE_BYTES {
+                encoded.script.copy_data(&gathered)?;
+                gathered.clear();
+                tokio::task::yield_now().await;
+            }
         }
-        self.sets.statements.insert(key, statement.clone());
-        Ok(statement)
+        encoded.script.copy_data(&gathered)?;
+        encoded.script.copy_done();
+        encoded.expect(What::Change(group.first), u64::try_from(rows.len()).ok());
+        Ok(())
     }
-}
-
-impl SetFailure {
-    fn of(batch: &Batch, trouble: Trouble) -> Self {
-        let place: Option<Place> = trouble.0;
-        let change: Option<&Change> = place.map(|p| &batch.transactions[p.transaction].changes[p.change]);
-        let relation = change.and_then(relation_of).map(|relation| relation.oid);
-        Self { fault: explain(batch, trouble).fault, relation }
-    }
-}
-
-/// Copies new rows in.
-async fn copy_in<'a>(
-    session: &'a Session,
-    in_flight: &mut InFlight<'a>,
-    group: &Group<'a>,
-    statement: &Statement,
-    rows: &[Row<'a>],
-) -> Result<(), Trouble> {
-    let failed = |e| (Some(group.first), Wrong::Refused(e));
-    // Refused, it would leave an answer too many behind it: nothing that can fail may be under way.
-    in_flight.drain().await?;
-    let mut sink = Box::pin(session.copy_in::<_, Bytes>(statement).await.map_err(failed)?);
-    let mut gathered = BytesMut::with_capacity(limits::COPY_MESSAGE_BYTES);
-    for row in rows {
-        for column in 0..group.table.columns.len() {
-            put_field(text(row.value(column)), column > 0, &mut gathered);
-        }
-        gathered.put_u8(b'\n');
-        if gathered.len() >= limits::COPY_MESSAGE_BYTES {
-            sink.feed(gathered.split().freeze()).await.map_err(failed)?;
-        }
-    }
-    sink.feed(gathered.freeze()).await.map_err(failed)?;
-    // Then the first poll of what follows sends all of it, and statements behind it don't wait for the next.
-    sink.flush().await.map_err(failed)?;
-    let finish = async move { sink.as_mut().finish().await };
-    in_flight.push(finish, 0, Some(group.first), u64::try_from(rows.len()).ok()).await
 }
 
 /// A value as COPY reads it.
@@ -320,43 +223,30 @@ fn keys<'a>(keys: &[Key<'a>]) -> Vec<Texts<'a>> {
     for key in keys {
         for (i, value) in key.iter().enumerate() {
             if columns.len() <= i {
-                columns.push(Texts(Vec::with_capacity(keys.len())));
+                columns.push(Vec::with_capacity(keys.len()));
             }
-            columns[i].0.push(Some(*value));
+            columns[i].push(Some(*value));
         }
     }
     columns
 }
 
 /// A column of many rows, in the text that the source's output function wrote.
-#[derive(Debug)]
-struct Texts<'a>(Vec<Option<&'a [u8]>>);
+type Texts<'a> = Vec<Option<&'a [u8]>>;
 
-impl Texts<'_> {
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|value| 4 + value.map_or(0, <[u8]>::len)).sum()
-    }
-}
-
-impl ToSql for Texts<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        let dimension = ArrayDimension { len: i32::try_from(self.0.len())?, lower_bound: 1 };
-        let put = |value: &Option<&[u8]>, out: &mut BytesMut| match value {
-            Some(text) => {
-                out.put_slice(text);
-                Ok(postgres_protocol::IsNull::No)
-            }
-            None => Ok(postgres_protocol::IsNull::Yes),
-        };
-        array_to_sql([dimension], Type::TEXT.oid(), &self.0, put, out)?;
-        Ok(IsNull::No)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::TEXT_ARRAY
-    }
-
-    fn to_sql_checked(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        self.to_sql(ty, out)
-    }
+/// A column as an array of text.
+fn put_array(
+    column: &Texts<'_>,
+    out: &mut BytesMut,
+) -> std::result::Result<IsNull, Box<dyn Error + Sync + Send>> {
+    let dimension = ArrayDimension { len: i32::try_from(column.len())?, lower_bound: 1 };
+    let put = |value: &Option<&[u8]>, out: &mut BytesMut| match value {
+        Some(text) => {
+            out.put_slice(text);
+            Ok(IsNull::No)
+        }
+        None => Ok(IsNull::Yes),
+    };
+    array_to_sql([dimension], Type::TEXT.oid(), column, put, out)?;
+    Ok(IsNull::No)
 }

@@ -9,7 +9,7 @@ use crate::catalog::quote_identifier;
 
 /// What is done to a set of rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum SetShape {
+pub(in crate::apply) enum SetShape {
     /// Finds rows that must not be there.
     Find,
     /// Deletes rows.
@@ -53,15 +53,6 @@ impl SetShape {
                 let names: Vec<String> = table.columns.iter().map(|c| quote_identifier(&c.name)).collect();
                 format!("COPY {} ({}) FROM STDIN", table.target.to_sql(), names.join(", "))
             }
-        }
-    }
-
-    /// How many parameters it has, each an array of text.
-    pub(super) fn parameters(&self, table: &Fitted) -> usize {
-        match self {
-            Self::Find | Self::Delete => keys(table),
-            Self::Update(set) => keys(table) + (0..table.columns.len()).filter(|i| set.has(*i)).count(),
-            Self::Insert => 0,
         }
     }
 }
