@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use crate::catalog::{TableName, TargetColumn, TargetTable, destination, quote_identifier};
+use crate::catalog::{Bounds, TableName, TargetColumn, TargetTable, destination, quote_identifier};
 use crate::fault::{Fault, Result, Side};
 use crate::pgoutput::Relation;
 use crate::schema::drift::Known;
@@ -84,7 +84,7 @@ impl Fitted {
                 .unfit());
         }
         let there = known.map_or(&name, |known| known.there(&name));
-        let (table, through_root) = destination(target, there, root).await?;
+        let (table, through_root) = destination(target, there, root, Bounds::LeftOut).await?;
         let places = places(&relation, &table, known)?;
         Self::fit(Arc::clone(&relation), &table, through_root, &places)
     }

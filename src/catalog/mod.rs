@@ -12,4 +12,4 @@ pub use names::{TableName, quote_identifier, quote_literal};
 pub use published::{Published, PublishedTable, published, published_names, with_digest};
 pub use rows::{empty, rows_exist, with_rows_in_sight};
 pub use source::{Identity, SourceTable, source_tables};
-pub use target::{TargetColumn, TargetTable, destination, missing_on_target, target_table};
+pub use target::{Bounds, TargetColumn, TargetTable, destination, missing_on_target, target_table};

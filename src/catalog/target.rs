@@ -61,9 +61,25 @@ impl TargetTable {
 /// # Errors
 /// If the target can't be asked, or the name is that of a view or a foreign table.
 pub async fn target_table(target: &Client, name: &TableName) -> Result<Option<TargetTable>> {
+    describe(target, name, Bounds::Told).await
+}
+
+/// Whether a partition's bounds are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// They are, which waits for the table's lock (`pg_get_expr()` takes it from PostgreSQL 17 on).
+    Told,
+    /// They are not: the lock may be our own, held by another session that waits for the answer.
+    LeftOut,
+}
+
+async fn describe(target: &Client, name: &TableName, bounds: Bounds) -> Result<Option<TargetTable>> {
     let fault = |e| Fault::sql(Side::Target, "describing a table", &e).table(name.to_string());
     let Some(table) = target
-        .query_opt(include_str!("../../sql/catalog/target_table.sql"), &[&name.schema, &name.name])
+        .query_opt(
+            include_str!("../../sql/catalog/target_table.sql"),
+            &[&name.schema, &name.name, &(bounds == Bounds::Told)],
+        )
         .await
         .map_err(fault)?
     else {
@@ -116,10 +132,11 @@ pub async fn destination(
     target: &Client,
     name: &TableName,
     root: Option<&TableName>,
+    bounds: Bounds,
 ) -> Result<(TargetTable, bool)> {
-    match (target_table(target, name).await?, root) {
+    match (describe(target, name, bounds).await?, root) {
         (Some(table), _) => Ok((table, false)),
-        (None, Some(root)) => match target_table(target, root).await? {
+        (None, Some(root)) => match describe(target, root, bounds).await? {
             Some(table) => Ok((table, true)),
             None => Err(missing_table(root)),
         },

@@ -13,7 +13,7 @@ use super::partitions::refuse_meeting;
 use super::plan::plan;
 use super::statements;
 use super::table::TableCopy;
-use crate::catalog::{Identity, PublishedTable, destination, published, rows_exist};
+use crate::catalog::{Bounds, Identity, PublishedTable, destination, published, rows_exist};
 use crate::chunk::{KeyRange, Snapshot, Xid};
 use crate::config::ExistingRows;
 use crate::connect::{Mode, Session};
@@ -201,7 +201,8 @@ impl Planner {
 
     async fn plan(&self, table: &PublishedTable, holds_back: bool) -> Result<PlannedTable> {
         let fence = fence(&self.source).await?;
-        let (target, through_root) = destination(&self.target, &table.name, table.root.as_ref()).await?;
+        let (target, through_root) =
+            destination(&self.target, &table.name, table.root.as_ref(), Bounds::Told).await?;
         let publications = &self.settings.publications;
         refuse_meeting(&self.source, &self.target, publications, table, &target, through_root).await?;
         let copy = TableCopy::new(table.clone(), &target, through_root);

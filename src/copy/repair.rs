@@ -11,7 +11,7 @@ use super::plan::plan;
 use super::planner::{CopiedAgain, Planned, Planner, recorded};
 use super::statements::delete_without_key;
 use super::table::TableCopy;
-use crate::catalog::{PublishedTable, destination, published};
+use crate::catalog::{Bounds, PublishedTable, destination, published};
 use crate::chunk::{Key, KeyRange, Snapshot};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Again, LedgerChunk, Repair, RepairedChunk, record_repair};
@@ -81,7 +81,8 @@ impl Planner {
             .on(Side::Source)
             .table(repair.table.clone().unwrap_or_else(|| format!("with the oid {relation}"))));
         };
-        let (target, through_root) = destination(&self.target, &table.name, table.root.as_ref()).await?;
+        let (target, through_root) =
+            destination(&self.target, &table.name, table.root.as_ref(), Bounds::Told).await?;
         let publications = &self.settings.publications;
         refuse_meeting(&self.source, &self.target, publications, &table, &target, through_root).await?;
         let copy = TableCopy::new(table, &target, through_root);

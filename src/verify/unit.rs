@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Part;
 use super::sql::{Hash, KeyColumn, Place, select};
 use crate::catalog::{
-    PublishedTable, TableName, TargetTable, destination, published, source_tables, target_table,
+    Bounds, PublishedTable, TableName, TargetTable, destination, published, source_tables, target_table,
 };
 use crate::chunk::{KeyRange, KeyType};
 use crate::config::{Config, Selection};
@@ -179,7 +179,8 @@ impl Search<'_> {
         let Some(copied_at) = self.ledger.copied_at(&relations).await? else {
             return Err(Fault::person("it is still being copied").table(table.name.to_string()));
         };
-        let (target, through_root) = destination(self.target, &table.name, table.root.as_ref()).await?;
+        let (target, through_root) =
+            destination(self.target, &table.name, table.root.as_ref(), Bounds::Told).await?;
         let through_root = through_root || parts.len() > 1;
         let target = match (&table.root, through_root) {
             (Some(root), true) => target_table(self.target, root).await?.unwrap_or(target),
