@@ -286,9 +286,10 @@ impl Engine {
         }
         self.rounds_out += 1;
         self.progress.checkpoint_at = Instant::now();
-        let gone = |_| Fault::bug("the applier's task has ended");
         let (roots, known) = (self.copying.take_roots(), self.copying.take_known());
-        self.rounds.send(Round { batch, caught_up_to, roots, known }).await.map_err(gone)
+        // An applier that has ended takes nothing more: why, it says with the answer that is on its way.
+        let _ = self.rounds.send(Round { batch, caught_up_to, roots, known }).await;
+        Ok(())
     }
 
     /// The position alone, when it is time to write it down: soon after it has moved, at once if the
