@@ -25,6 +25,18 @@ create table if not exists cdc.migration (
   created_at           timestamptz not null default pg_catalog.now()
 );
 
+-- A ledger of an earlier version knows one direction only. In the ledger of the target that the configuration names it
+-- is the direction in which the rows go now; in the other database's, that of the rows which that ledger is for.
+alter table cdc.migration
+  add column if not exists direction text not null default 'forward' check (direction in ('forward', 'reverse')),
+  -- What the direction before the last turn has left on the servers, its slot and its publications, is removed.
+  add column if not exists is_cleared boolean not null default true,
+  -- Tables that this ledger's direction leaves alone: when it began its source had them, and its target's rows, if there
+  -- were any, weren't the same.
+  add column if not exists left_alone jsonb not null default '[]',
+  -- What the catalog of its source was like when the tables were recorded, before it began.
+  add column if not exists seen text;
+
 -- One writer: each writing transaction takes this row FOR SHARE and checks the epoch; each start
 -- increments it, which waits for the transactions of the life before.
 create table if not exists cdc.writer (

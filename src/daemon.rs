@@ -4,30 +4,37 @@
 //!           ┌───────────────◄── 30 s ── blocked (a person is needed) ◄──┐
 //!           ▼                                                          │
 //! lock ─► prepare ─► engine ─► asked to stop ─► exit 0                 │
-//!           ▲   │        └── fault ─────────────────────────────────────┤
+//!           ▲   │     │  └── fault ─────────────────────────────────────┤
+//!           │   │     └── the direction has turned ─► prepare           │
 //!           │   └── refused at the first start ─► exit 2               │
 //!           └───────────────◄── backoff ── retrying (it passes) ◄───────┘
 //! ```
+//!
+//! Which way the rows go is asked at each start where it is known ([`Config::home`]), and watched from then on. In
+//! reverse the ledger is the other database's, and there is a lock there, too: whoever asks that ledger finds the daemon.
 
-use std::sync::Arc;
+mod guard;
+
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::config::Config;
-use crate::connect::Session;
+use crate::config::{Config, Direction};
+use crate::cutover::reverse;
 use crate::engine::{self, Ended, Engine, LargeRows};
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Severity, lock_key};
+use crate::ledger::{Course, DaemonState, Ledger, Severity};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::observe::{Screen, show_copy, tell_service};
+use crate::pulse::Turning;
 use crate::retry::Delays;
 use crate::schema::drift::Drift;
 use crate::service::Service;
 use crate::shutdown::Shutdown;
 use crate::verify::verify_by_itself;
+use guard::Guard;
 
 /// Replicates until it is asked to stop.
 ///
@@ -37,10 +44,10 @@ use crate::verify::verify_by_itself;
 pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdown: Shutdown) -> Result<()> {
     let turning = service.pulse().of("the daemon's loop");
     let mut daemon = Daemon {
-        config,
+        now: config.clone(),
         service,
-        guard: None,
-        earlier_guards: Vec::new(),
+        home: Guard::default(),
+        away: Guard::default(),
         began_at: None,
         delays: Delays::default(),
         last: None,
@@ -55,46 +62,13 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
             started = turning.during(daemon.start()) => started,
         };
         match started {
-            Ok((mut engine, ledger)) => {
-                let since = Instant::now();
-                let shown = tokio::spawn(show_copy(ledger.clone(), screen.clone()));
-                let (skips, repairs) = (engine.skips().to_vec(), daemon.repairs.clone());
-                let told = tell_service(config.clone(), ledger.clone(), engine.source(), service.clone());
-                let told = tokio::spawn(told);
-                let verified = tokio::spawn(verify_by_itself(config.clone(), ledger.clone()));
-                let ended = engine.run(&mut shutdown, &turning).await;
-                told.abort();
-                verified.abort();
-                shown.abort();
-                let _ = told.await;
-                // Until it has cleared its part of the terminal.
-                let _ = shown.await;
-                match ended {
-                    Ended::Asked => break,
-                    Ended::Failed(fault) => {
-                        if since.elapsed() > limits::BACKOFF_LONGEST {
-                            daemon.delays.reset();
-                        }
-                        let fault = tokio::select! {
-                            () = shutdown.requested() => break,
-                            fault = turning.during(daemon.large_rows.explain(config, &ledger, fault)) => fault,
-                        };
-                        let until = Instant::now() + turning.during(daemon.report(fault)).await;
-                        let drift = engine.drift();
-                        let pause = async {
-                            engine.hold(until).await;
-                            drop(engine);
-                            tokio::time::sleep_until(until).await;
-                        };
-                        tokio::select! {
-                            () = shutdown.requested() => {}
-                            () = turning.during(pause) => {}
-                            () = asked_to_skip(&ledger, &skips) => {}
-                            () = asked_to_repair(&ledger, &repairs) => {}
-                            () = schema_has_changed(&drift) => {}
-                        }
-                    }
-                }
+            Ok(Some((engine, ledger))) => {
+                daemon.stream(engine, &ledger, screen, &turning, &mut shutdown).await
+            }
+            Ok(None) => {
+                tracing::info!("the migration has ended: nothing is replicated any more");
+                daemon.leave(None).await;
+                return Ok(());
             }
             Err(fault) if daemon.began_at.is_none() && fault.reaction() != Reaction::Retry => {
                 daemon.refuse(&fault).await;
@@ -102,7 +76,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
             }
             Err(fault) => {
                 let pause = turning.during(daemon.report(fault)).await;
-                let ledger = daemon.guard.as_ref().map(|guard| guard.ledger.clone());
+                let ledger = daemon.ledger().cloned();
                 let asked = async {
                     match &ledger {
                         Some(ledger) => asked_to_repair(ledger, &daemon.repairs).await,
@@ -113,6 +87,7 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
                     () = shutdown.requested() => {}
                     () = turning.during(tokio::time::sleep(pause)) => {}
                     () = asked => {}
+                    () = daemon.turned() => {}
                 }
             }
         }
@@ -123,12 +98,13 @@ pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdo
 }
 
 struct Daemon<'a> {
-    config: &'a Config,
+    /// As the migration runs, as far as is known.
+    now: Config,
     service: &'a Service,
-    guard: Option<Guard>,
-    /// Sessions of ours that held the lock, by pid and start: a connection that was lost half-way
-    /// may still hold it on the server.
-    earlier_guards: Vec<(i32, std::time::SystemTime)>,
+    /// The lock on the database that knows the direction.
+    home: Guard,
+    /// The lock on the other one, in reverse.
+    away: Guard,
     /// Where the stream began last. Once it has, what fails is an incident, not a refusal.
     began_at: Option<Lsn>,
     delays: Delays,
@@ -138,13 +114,6 @@ struct Daemon<'a> {
     large_rows: LargeRows,
     /// The repairs that were open when it started last: a start takes up what it can.
     repairs: Vec<i64>,
-}
-
-/// The session to the target that holds the lock which makes this the only daemon of its migration.
-struct Guard {
-    session: Arc<Session>,
-    ledger: Ledger,
-    started_at: std::time::SystemTime,
 }
 
 /// The fault seen last, to notice that it comes again.
@@ -158,12 +127,25 @@ struct Last {
 const TIMES_UNTIL_BLOCKED: u32 = 5;
 
 impl Daemon<'_> {
-    /// Takes the lock if it isn't ours yet, and prepares an engine.
-    async fn start(&mut self) -> Result<(Engine, Ledger)> {
-        let (session, ledger) = self.lock().await?;
+    /// Takes the lock if it isn't ours yet, and prepares an engine; `None` if the migration has ended.
+    async fn start(&mut self) -> Result<Option<(Engine, Ledger)>> {
+        let (session, home) = self.home.lock(&self.now.name, self.now.home(), self.service).await?;
+        let course = home.course().await?;
+        self.face(course.direction);
+        let (session, ledger) = match course.direction {
+            Direction::Forward => (session, home.clone()),
+            Direction::Reverse => {
+                self.away.lock(&self.now.name, (&self.now.target, Side::Target), self.service).await?
+            }
+        };
+        self.now.tables.left_alone = ledger.left_alone().await?;
         self.say(DaemonState::Starting, None).await;
+        reverse::clear(&self.now, &home).await?;
+        if course.is_over {
+            return Ok(None);
+        }
         self.repairs = open_repairs(&ledger).await?;
-        let prepared = engine::prepare(self.config, &session, &ledger).await?;
+        let prepared = engine::prepare(&self.now, &session, &ledger).await?;
         if let Some((severity, fault)) = self.unrecorded.take() {
             ledger.record_incident(severity, &fault).await?;
         }
@@ -174,75 +156,95 @@ impl Daemon<'_> {
         }
         self.began_at = Some(checkpoint);
         self.say(DaemonState::Streaming, None).await;
-        tracing::info!("streaming");
+        tracing::info!(direction = self.now.direction.as_str(), "streaming");
         self.service.ready();
-        let engine = Engine::new(prepared, session, &ledger, &self.config.slot(), self.service.pulse());
-        Ok((engine, ledger))
+        let engine = Engine::new(prepared, session, &ledger, &self.now.slot(), self.service.pulse());
+        Ok(Some((engine, ledger)))
     }
 
-    /// Waits for the lock. Two daemons of one migration are harmless (the epoch sees to that), but
-    /// only one can use the slot.
-    async fn lock(&mut self) -> Result<(Arc<Session>, Ledger)> {
-        if let Some(guard) = &self.guard {
-            if !guard.session.is_closed() && answers(&guard.session).await {
-                return Ok((Arc::clone(&guard.session), guard.ledger.clone()));
-            }
-            self.drop_guard();
+    /// Goes over to this direction.
+    fn face(&mut self, direction: Direction) {
+        if direction == self.now.direction {
+            return;
         }
-        let session =
-            Session::open(&self.config.target, Side::Target, &format!("cdc_{} guard", self.config.name))
-                .await?;
-        let fault = |e| Fault::sql(Side::Target, "taking the daemon's lock", &e);
-        let started_at = session
-            .query_one(
-                "SELECT backend_start FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()",
-                &[],
-            )
-            .await
-            .map_err(fault)?
-            .get(0);
-        for (pid, started_at) in &self.earlier_guards {
-            session
-                .execute(
-                    "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-                      WHERE pid = $1 AND backend_start = $2",
-                    &[pid, started_at],
-                )
-                .await
-                .map_err(fault)?;
-        }
-        self.earlier_guards.clear();
-        let mut is_waiting = false;
-        while !session
-            .query_one(
-                "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))",
-                &[&lock_key(&self.config.name)],
-            )
-            .await
-            .map_err(fault)?
-            .get::<_, bool>(0)
-        {
-            if !is_waiting {
-                tracing::warn!(
-                    name = self.config.name,
-                    "another daemon of this migration is running; waiting to take over when it ends"
-                );
-                self.service.status("waiting to take over: another daemon of this migration is running");
-                self.service.ready();
-                is_waiting = true;
-            }
-            tokio::time::sleep(limits::CLOCK_INTERVAL).await;
-        }
-        let session = Arc::new(session);
-        let ledger = Ledger::new(Arc::clone(&session), &self.config.name);
-        self.guard = Some(Guard { session: Arc::clone(&session), ledger: ledger.clone(), started_at });
-        Ok((session, ledger))
+        self.now = self.now.facing(direction);
+        tracing::info!(source = %self.now.source, target = %self.now.target, "the direction is {}", direction.as_str());
+        self.away = Guard::default();
+        // What was seen in the other one says nothing of this one.
+        (self.last, self.unrecorded, self.large_rows) = (None, None, LargeRows::default());
+        self.began_at = self.began_at.map(|_| Lsn::ZERO);
     }
 
-    /// Gives the guard's session up; the server may not have noticed that it is lost.
-    fn drop_guard(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            self.earlier_guards.push((guard.session.backend_pid(), guard.started_at));
+    /// The ledger of the direction, if it can be used.
+    fn ledger(&self) -> Option<&Ledger> {
+        match self.now.direction {
+            Direction::Forward => self.home.ledger(),
+            Direction::Reverse => self.away.ledger(),
+        }
+    }
+
+    /// Returns when the direction is another one, or can't be known any more.
+    async fn turned(&self) {
+        let Some(home) = self.home.ledger() else { return std::future::pending().await };
+        let is_as_known = |course: Course| course.direction == self.now.direction && !course.is_over;
+        while answered(home.course()).await.is_none_or(is_as_known) {
+            let is_lost = home.session().is_closed();
+            // If that is the end of what runs, too, it says why.
+            tokio::time::sleep(if is_lost { limits::HEALTH_INTERVAL } else { limits::CLOCK_INTERVAL }).await;
+            if is_lost {
+                return;
+            }
+        }
+    }
+
+    /// Streams until it is asked to stop, the direction turns, or something fails; then waits until it is time to start
+    /// again.
+    async fn stream(
+        &mut self,
+        mut engine: Engine,
+        ledger: &Ledger,
+        screen: &Screen,
+        turning: &Turning,
+        shutdown: &mut Shutdown,
+    ) {
+        let since = Instant::now();
+        let shown = tokio::spawn(show_copy(ledger.clone(), screen.clone()));
+        let (skips, repairs) = (engine.skips().to_vec(), self.repairs.clone());
+        let told = tell_service(self.now.clone(), ledger.clone(), engine.source(), self.service.clone());
+        let told = tokio::spawn(told);
+        let verified = tokio::spawn(verify_by_itself(self.now.clone(), ledger.clone()));
+        let ended = tokio::select! {
+            ended = engine.run(shutdown, turning) => Some(ended),
+            () = self.turned() => None,
+        };
+        told.abort();
+        verified.abort();
+        shown.abort();
+        let _ = told.await;
+        // Until it has cleared its part of the terminal.
+        let _ = shown.await;
+        let Some(Ended::Failed(fault)) = ended else { return };
+        if since.elapsed() > limits::BACKOFF_LONGEST {
+            self.delays.reset();
+        }
+        let fault = tokio::select! {
+            () = shutdown.requested() => return,
+            fault = turning.during(self.large_rows.explain(&self.now, ledger, fault)) => fault,
+        };
+        let until = Instant::now() + turning.during(self.report(fault)).await;
+        let drift = engine.drift();
+        let pause = async {
+            engine.hold(until).await;
+            drop(engine);
+            tokio::time::sleep_until(until).await;
+        };
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = turning.during(pause) => {}
+            () = asked_to_skip(ledger, &skips) => {}
+            () = asked_to_repair(ledger, &repairs) => {}
+            () = schema_has_changed(&drift) => {}
+            () = self.turned() => {}
         }
     }
 
@@ -265,13 +267,18 @@ impl Daemon<'_> {
         }
         let logged_at = if is_new { Instant::now() } else { logged_at.unwrap_or_else(Instant::now) };
         self.last = Some(Last { text: text.clone(), times, logged_at });
-        if fault.side() == Some(Side::Target) && fault.is_unreachable() {
+        if fault.is_unreachable() {
             // Waiting for answers on it would only delay the next attempt.
-            self.drop_guard();
+            let home = self.now.home().1;
+            match fault.side() {
+                Some(side) if side == home => self.home.let_go(),
+                Some(Side::Target) => self.away.let_go(),
+                Some(Side::Source) | None => {}
+            }
         }
         // The incident first: whoever sees that the daemon is blocked finds out why.
-        let recorded = match &self.guard {
-            Some(guard) => answered(guard.ledger.record_incident(severity, &fault)).await.is_some(),
+        let recorded = match self.ledger() {
+            Some(ledger) => answered(ledger.record_incident(severity, &fault)).await.is_some(),
             None => false,
         };
         if !recorded {
@@ -292,10 +299,10 @@ impl Daemon<'_> {
 
     /// Writes down a refusal, if there is a ledger already, for whoever asks for the status later.
     async fn refuse(&mut self, fault: &Fault) {
-        if let Some(guard) = &self.guard {
+        if let Some(ledger) = self.ledger() {
             answered(async {
-                if guard.ledger.exists().await? {
-                    guard.ledger.record_incident(Severity::Blocked, fault).await?;
+                if ledger.exists().await? {
+                    ledger.record_incident(Severity::Blocked, fault).await?;
                 }
                 Ok(())
             })
@@ -308,12 +315,8 @@ impl Daemon<'_> {
     async fn leave(&mut self, why: Option<&str>) {
         let farewell = async {
             self.say(DaemonState::Stopped, why).await;
-            if let Some(guard) = &self.guard {
-                let unlock = "SELECT pg_catalog.pg_advisory_unlock_all()";
-                if let Err(error) = guard.session.batch_execute(unlock).await {
-                    tracing::debug!("giving the daemon's lock back: {error}");
-                }
-            }
+            self.away.unlock().await;
+            self.home.unlock().await;
         };
         // The server frees the lock anyway when it notices that we are gone.
         if tokio::time::timeout(limits::CLOSE_TIMEOUT, farewell).await.is_err() {
@@ -328,11 +331,11 @@ impl Daemon<'_> {
             let doing = state.as_str();
             self.service.status(&detail.map_or(doing.to_owned(), |why| format!("{doing}; {why}")));
         }
-        if let Some(guard) = &self.guard {
+        if let Some(ledger) = self.ledger() {
             // Before the first start has made it there is no ledger, and nobody to tell.
             answered(async {
-                if guard.ledger.exists().await? {
-                    guard.ledger.set_state(state, detail).await?;
+                if ledger.exists().await? {
+                    ledger.set_state(state, detail).await?;
                 }
                 Ok(())
             })
@@ -381,8 +384,4 @@ async fn schema_has_changed(drift: &Mutex<Drift>) {
 /// when the stream stood already: only the next start's stream knows of it.
 async fn open_repairs(ledger: &Ledger) -> Result<Vec<i64>> {
     Ok(ledger.open_repairs().await?.into_iter().map(|repair| repair.id).collect())
-}
-
-async fn answers(session: &Session) -> bool {
-    matches!(tokio::time::timeout(limits::SILENCE, session.simple_query("")).await, Ok(Ok(_)))
 }

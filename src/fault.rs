@@ -182,6 +182,16 @@ impl Fault {
         self
     }
 
+    /// The same as it is seen in the other direction, in which source and target have traded places.
+    #[must_use]
+    pub fn swapped(mut self) -> Self {
+        self.0.side = self.0.side.map(|side| match side {
+            Side::Source => Side::Target,
+            Side::Target => Side::Source,
+        });
+        self
+    }
+
     /// Adds the SQLSTATE that the server gave.
     #[must_use]
     pub fn sqlstate(mut self, state: SqlState) -> Self {

@@ -65,7 +65,7 @@
 //!
 //! # The floors
 //!
-//! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`] → [`engine`], [`observe`] →
+//! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`] → [`cutover`] → [`engine`], [`observe`] →
 //! [`replication`], [`route`], [`apply`], [`verify`], [`preflight`] → [`integrity`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`],
 //! [`catalog`], [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
 
@@ -77,6 +77,7 @@ pub mod commands;
 pub mod config;
 pub mod connect;
 pub mod copy;
+pub mod cutover;
 pub mod daemon;
 pub mod demo;
 pub mod engine;

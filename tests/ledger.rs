@@ -377,7 +377,8 @@ async fn a_ledger_that_held_back_constraints_only_is_completed_and_keeps_its_row
     let life = Life::first("earlier").await;
     life.writer
         .batch_execute(
-            "ALTER TABLE cdc.held_back DROP COLUMN until,
+            "ALTER TABLE cdc.migration DROP COLUMN direction, DROP COLUMN is_cleared, DROP COLUMN seen;
+             ALTER TABLE cdc.held_back DROP COLUMN until,
                ADD CHECK (kind IN ('index', 'constraint', 'foreign key'));
              INSERT INTO cdc.held_back (name, schema_name, table_name, kind, object_name, tablespace, put_back)
              VALUES ('earlier', 'public', 't', 'index', 'i', '', '{}')",

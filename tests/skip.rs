@@ -32,7 +32,7 @@ const STATUS: &str = "
     .lag.seconds .last_verify .name .phase .skipped.last.asked_at .skipped.last.dropped .skipped.last.host
     .skipped.last.lsn .skipped.last.os_user .skipped.last.reason .skipped.last.role
     .skipped.last.skipped_at .skipped.transactions .slot.confirmed_flush_lsn .slot.is_active .slot.name
-    .slot.retained_bytes .slot.safe_wal_size_bytes .slot.wal_status .source_error .verdict";
+    .slot.retained_bytes .slot.safe_wal_size_bytes .slot.wal_status .source .source_error .target .verdict";
 
 fn shape(path: &str, value: &Value, keys: &mut Vec<String>) {
     match value {

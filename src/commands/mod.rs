@@ -22,6 +22,7 @@ use crate::cli::{Cli, Command, SchemaCommand};
 use crate::config::Config;
 use crate::connect::Environment;
 use crate::fault::{Fault, Result};
+use crate::ledger;
 
 /// Runs the command and says how it went.
 ///
@@ -30,17 +31,23 @@ use crate::fault::{Fault, Result};
 pub async fn run(cli: Cli) -> Result<Exit> {
     let databases = cli.arguments();
     let config = || Config::load(&databases, &Environment::from_process());
+    // Source and target as the rows go now. Who only looks says by itself why a database can't be asked.
+    let as_it_runs = async || ledger::as_it_runs(&config()?).await;
+    let as_far_as_known = async || -> Result<Config> {
+        let config = config()?;
+        Ok(ledger::as_it_runs(&config).await.unwrap_or(config))
+    };
     match cli.command {
-        Command::Check(arguments) => check::run(&config()?, &arguments).await,
+        Command::Check(arguments) => check::run(&as_far_as_known().await?, &arguments).await,
         Command::Run(arguments) => run::run(&config()?, &arguments).await,
         Command::Status(arguments) => status::run(&config()?, &arguments).await,
         Command::Schema(schema) => match schema.command {
-            SchemaCommand::Diff(arguments) => schema::diff(&config()?, &arguments).await,
-            SchemaCommand::Apply(arguments) => schema::apply(&config()?, &arguments).await,
+            SchemaCommand::Diff(arguments) => schema::diff(&as_far_as_known().await?, &arguments).await,
+            SchemaCommand::Apply(arguments) => schema::apply(&as_it_runs().await?, &arguments).await,
         },
-        Command::Verify(arguments) => verify::run(&config()?, &arguments).await,
-        Command::Repair(arguments) => repair::run(&config()?, &arguments).await,
-        Command::Skip(arguments) => or_no(skip::run(&config()?, &arguments).await),
+        Command::Verify(arguments) => verify::run(&as_far_as_known().await?, &arguments).await,
+        Command::Repair(arguments) => repair::run(&as_it_runs().await?, &arguments).await,
+        Command::Skip(arguments) => or_no(skip::run(&as_it_runs().await?, &arguments).await),
         Command::Drop(arguments) => or_no(drop::run(&config()?, &arguments).await),
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,
     }

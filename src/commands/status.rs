@@ -45,7 +45,7 @@ fn exit(status: &Status) -> Exit {
         Verdict::Streaming | Verdict::Behind | Verdict::Copying if status.source_error.is_some() => {
             Exit::Unreachable
         }
-        Verdict::Streaming => Exit::Yes,
+        Verdict::Streaming | Verdict::Done => Exit::Yes,
         Verdict::Behind | Verdict::Copying => Exit::No,
     }
 }

@@ -3,12 +3,14 @@
 //! Nothing is connected to here; what is wrong is refused before anything is touched.
 
 mod copy;
+mod direction;
 mod pattern;
 mod schema;
 mod tables;
 mod verify;
 
 pub use copy::CopyConfig;
+pub use direction::Direction;
 pub use schema::{Ddl, SchemaConfig};
 pub use tables::{ExistingRows, Selection, Tables};
 pub use verify::VerifyConfig;
@@ -21,8 +23,8 @@ use serde::Deserialize;
 use crate::connect::{ConnInfo, Environment};
 use crate::fault::{Fault, Result, Side};
 
-/// The longest name of a migration: `cdc_<name>_insert` has to fit into 63 bytes.
-const NAME_BYTES: usize = 52;
+/// The longest name of a migration: `cdcback_<name>_insert` has to fit into 63 bytes.
+const NAME_BYTES: usize = 48;
 
 /// A validated configuration.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub source: ConnInfo,
     /// Where rows are applied.
     pub target: ConnInfo,
+    /// Which way that is: in reverse the two are not as the file names them.
+    pub direction: Direction,
     /// Which tables.
     pub tables: Tables,
     /// What of the source's schema is made on the target.
@@ -47,13 +51,36 @@ impl Config {
     /// The slot's name, also that of the publication.
     #[must_use]
     pub fn slot(&self) -> String {
-        format!("cdc_{}", self.name)
+        format!("{}_{}", self.direction.prefix(), self.name)
     }
 
     /// The name of the publication of tables that are published for INSERT and TRUNCATE only.
     #[must_use]
     pub fn insert_only_publication(&self) -> String {
-        format!("cdc_{}_insert", self.name)
+        format!("{}_insert", self.slot())
+    }
+
+    /// The same migration in this direction: what is read from and what is written to, and the names of what is made
+    /// for it, are that one's. Nothing else of the code knows two directions.
+    #[must_use]
+    pub fn facing(&self, direction: Direction) -> Self {
+        let mut config = self.clone();
+        if direction != self.direction {
+            std::mem::swap(&mut config.source, &mut config.target);
+            config.direction = direction;
+            // What that is, its own ledger knows.
+            config.tables.left_alone.clear();
+        }
+        config
+    }
+
+    /// The database that knows which way the rows go, whichever it is: the target that the file names.
+    #[must_use]
+    pub fn home(&self) -> (&ConnInfo, Side) {
+        match self.direction {
+            Direction::Forward => (&self.target, Side::Target),
+            Direction::Reverse => (&self.source, Side::Source),
+        }
     }
 }
 
@@ -153,6 +180,7 @@ impl Config {
             name,
             source: source.resolve(environment, path)?,
             target: target.resolve(environment, path)?,
+            direction: Direction::Forward,
             tables: Tables::new(&file.tables)?,
             schema: SchemaConfig::new(&file.schema, file.ddl)?,
             copy: CopyConfig::new(&file.copy)?,
@@ -291,6 +319,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_other_direction_has_the_ends_swapped_and_names_of_its_own() {
+        let config = load(
+            "name = \"a\"\nsource = \"postgres://u@s/d\"\ntarget = \"postgres://u@t/d\"\n",
+            &Environment::empty(),
+        );
+        let config = config.unwrap();
+        let back = config.facing(Direction::Reverse);
+        assert_eq!(
+            (back.source.to_string(), back.target.to_string()),
+            (config.target.to_string(), config.source.to_string())
+        );
+        assert_eq!(
+            (back.slot().as_str(), back.insert_only_publication().as_str()),
+            ("cdcback_a", "cdcback_a_insert")
+        );
+        assert_eq!((config.home().0.to_string(), config.home().1), (config.target.to_string(), Side::Target));
+        assert_eq!((back.home().0.to_string(), back.home().1), (config.target.to_string(), Side::Source));
+        let again = back.facing(Direction::Forward);
+        assert_eq!((again.source.to_string(), again.slot()), (config.source.to_string(), config.slot()));
+        assert_eq!(again.facing(Direction::Forward).source.to_string(), config.source.to_string());
+    }
+
+    #[test]
     fn connection_strings_can_come_from_files_and_credentials() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("source-url"), "postgres://a:pw@s/fromcredential\n").unwrap();
@@ -312,7 +363,7 @@ pub(crate) mod tests {
             (format!("{BOTH}[tables]\nincluded = []\n"), "line 4: unknown field `included`"),
             (format!("{BOTH}[tables]\nexisting_rows = \"keep\"\n"), "line 4: unknown variant `keep`"),
             (format!("{BOTH}name = \"Upper\"\n"), "lower-case"),
-            (format!("name = \"{}\"\n{BOTH}", "a".repeat(53)), "1 to 52"),
+            (format!("name = \"{}\"\n{BOTH}", "a".repeat(49)), "1 to 48"),
             (format!("{BOTH}source_file = \"/x\"\n"), "keep one"),
             (format!("{BOTH}[tables]\ninclude = [\"users\"]\n"), "public.users"),
             ("source = \"postgres://a:s3cret@s/d\ntarget = 1\n".to_owned(), "line 1"),

@@ -1,5 +1,7 @@
 //! `[tables]`: which tables, and what to do with rows that the target has already.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::pattern::Pattern;
@@ -36,6 +38,8 @@ pub struct Tables {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
     insert_only: Vec<Pattern>,
+    /// Tables that aren't replicated in this direction, whatever the patterns say.
+    pub left_alone: BTreeSet<TableName>,
     /// What to do with rows in a target table that the ledger doesn't know yet.
     pub existing_rows: ExistingRows,
 }
@@ -61,6 +65,7 @@ impl Tables {
             include: patterns("include", section.include.as_deref().unwrap_or(&everything))?,
             exclude: patterns("exclude", &section.exclude)?,
             insert_only: patterns("insert_only", &section.insert_only)?,
+            left_alone: BTreeSet::new(),
             existing_rows: section.existing_rows,
         })
     }
@@ -78,11 +83,11 @@ impl Tables {
         }
     }
 
-    /// True if the patterns mean what has this name.
+    /// True if the patterns mean what has this name, and it isn't left alone.
     #[must_use]
     pub fn selects(&self, name: &TableName) -> bool {
         let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
-        matches(&self.include) && !matches(&self.exclude)
+        matches(&self.include) && !matches(&self.exclude) && !self.left_alone.contains(name)
     }
 
     /// The patterns that match none of these tables: most likely misspelt.

@@ -64,6 +64,8 @@ pub(super) struct Begin {
     pub(super) source: ConnInfo,
     pub(super) target: ConnInfo,
     pub(super) mode: Mode,
+    /// The phase that begins with the end of the copy.
+    pub(super) next_phase: Phase,
     /// The ledger says that the copy has come to its end.
     pub(super) is_complete: bool,
 }
@@ -81,6 +83,7 @@ pub(super) struct Copying {
     source: ConnInfo,
     target: ConnInfo,
     mode: Mode,
+    next_phase: Phase,
     /// Partitions that can be copied since the applier was told of any, with their topmost parents.
     roots: Vec<(TableName, TableName)>,
     /// How the tables are built that have come since then.
@@ -133,6 +136,7 @@ impl Copying {
             source: begin.source,
             target: begin.target,
             mode: begin.mode,
+            next_phase: begin.next_phase,
             roots: Vec::new(),
             known: Vec::new(),
             well: HashSet::new(),
@@ -498,7 +502,7 @@ impl Copying {
                 .await?;
         }
         if missing.is_empty() {
-            answered(Side::Target, self.ledger.set_phase(Phase::Stream)).await?;
+            answered(Side::Target, self.ledger.set_phase(self.next_phase)).await?;
             tracing::info!("the copy is complete; from here on the target follows");
             self.end = End::Reached;
         } else {

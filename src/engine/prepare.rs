@@ -22,7 +22,7 @@ use crate::config::{Config, ExistingRows};
 use crate::connect::{Mode, Pipeline, Session};
 use crate::copy::{Planner, PlannerSettings, Readers, Throttle, current_snapshot, existing_rows, fence, who};
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Origin, Repair};
+use crate::ledger::{DaemonState, Ledger, Origin, Phase, Repair};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -235,6 +235,7 @@ async fn copy(
         source: config.source.clone(),
         target: config.target.clone(),
         mode,
+        next_phase: Phase::following(config.direction),
         is_complete: ledger.copy_is_complete().await?,
     })
 }

@@ -58,13 +58,13 @@ impl Wanted {
     }
 
     /// The names of the publications.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.publications.iter().map(|p| p.name.clone()).collect()
     }
 
     /// Makes the publications, or finds those made by hand. True if one of them was made now: a slot
     /// from before can't be decoded with it.
-    pub(super) async fn publish(&self, source: &Client, ledger: &Ledger) -> Result<bool> {
+    pub(crate) async fn publish(&self, source: &Client, ledger: &Ledger) -> Result<bool> {
         let ours = ledger.publications_created().await?;
         let partitioned = self.partitioned();
         let mut has_made_one = false;

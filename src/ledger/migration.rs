@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::config::Direction;
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::lsn::Lsn;
@@ -39,6 +40,15 @@ pub enum Phase {
 impl Phase {
     const ALL: [Self; 6] =
         [Self::Prepare, Self::Copy, Self::Stream, Self::Cutover, Self::Reverse, Self::Done];
+
+    /// That of a migration whose rows are all there, and followed in this direction.
+    #[must_use]
+    pub fn following(direction: Direction) -> Self {
+        match direction {
+            Direction::Forward => Self::Stream,
+            Direction::Reverse => Self::Reverse,
+        }
+    }
 
     /// Its name in the ledger and in reports.
     #[must_use]
@@ -185,7 +195,7 @@ impl Ledger {
         // exists, and says NOTICE for each table.
         let newest = "SELECT pg_catalog.to_regclass('cdc.shape') IS NOT NULL
                          AND EXISTS (SELECT FROM pg_catalog.pg_attribute
-                                      WHERE attrelid = pg_catalog.to_regclass('cdc.held_back') AND attname = 'until')";
+                                      WHERE attrelid = pg_catalog.to_regclass('cdc.migration') AND attname = 'seen')";
         if self.session.query_one(newest, &[]).await.map_err(|e| fault(&e))?.get(0) {
             return Ok(());
         }

@@ -13,6 +13,7 @@ mod removal;
 mod repair;
 mod shape;
 mod skip;
+mod turn;
 mod verification;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
@@ -23,4 +24,5 @@ pub use progress::{CopyProgress, TableProgress, TableState};
 pub use repair::{Again, Repair, RepairedChunk, record_repair};
 pub use shape::{ask_again, record_shape};
 pub use skip::{ChangesByTable, Skip, record_skip_sql};
+pub use turn::{Course, as_it_runs, record_followed};
 pub use verification::{DaemonNow, Verification};

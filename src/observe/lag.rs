@@ -67,6 +67,8 @@ pub enum Verdict {
     Stopped,
     /// The slot is lost or gone: the rows have to be copied again.
     Lost,
+    /// Nothing is replicated any more, as it was decided.
+    Done,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use super::copy::summary;
 use super::lag::{Lag, Verdict};
 use super::status::{SlotStatus, Status};
+use crate::config::Direction;
 use crate::ledger::{ChangesByTable, Incident, Repair, Skip, Verification};
 
 impl fmt::Display for Verdict {
@@ -17,6 +18,7 @@ impl fmt::Display for Verdict {
             Self::Behind => "behind",
             Self::Blocked => "blocked: a person is needed",
             Self::Stopped => "stopped: no daemon is running",
+            Self::Done => "done: nothing is replicated any more",
             Self::Lost => {
                 "lost: the replication slot is gone, the rows have to be copied again (cdc repair --all)"
             }
@@ -32,7 +34,11 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.name, self.verdict)?;
         let phase = self.phase.map_or("not begun", |phase| phase.as_str());
-        writeln!(f, "  phase       {phase}, {}", self.direction)?;
+        writeln!(f, "  phase       {phase}, {}", self.direction.as_str())?;
+        if self.direction == Direction::Reverse {
+            writeln!(f, "              from {}", self.source)?;
+            writeln!(f, "              to   {}", self.target)?;
+        }
         match &self.daemon.state {
             None => writeln!(f, "  daemon      has never run")?,
             Some(state) => {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::lag::{Lag, Limits, Verdict};
-use crate::config::Config;
+use crate::config::{Config, Direction};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Repair, Skip, Verification};
+use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Repair, Skip, Verification, as_it_runs};
 use crate::lsn::Lsn;
 use crate::replication::Slot;
 
@@ -21,8 +21,13 @@ pub struct Status {
     pub verdict: Verdict,
     /// How far the migration is; null if it has not begun.
     pub phase: Option<Phase>,
-    /// `forward`: from the source to the target.
-    pub direction: &'static str,
+    /// `forward`: from the source to the target; `reverse`: the target's changes go to the source.
+    pub direction: Direction,
+    /// Where rows are read, as `user@host:port/database`; in reverse that is the target of the configuration. What is
+    /// called source and target here and below is that of the direction.
+    pub source: String,
+    /// Where rows are applied, and the ledger is.
+    pub target: String,
     /// The daemon.
     pub daemon: Daemon,
     /// Up to where the source is applied; null before the slot was made.
@@ -112,15 +117,28 @@ fn as_text<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> std::result::Resul
     serializer.collect_str(lsn)
 }
 
-/// Asks both ends.
+/// Asks both ends, as the migration runs now.
 ///
 /// # Errors
 /// If the target can't be asked. A source that can't be reached is part of the report.
 pub async fn status(config: &Config, limits: &Limits, incidents: i64) -> Result<Status> {
+    let config = &match as_it_runs(config).await {
+        Err(fault) if fault.is_unreachable() => in_reverse(config).await.ok_or(fault)?,
+        known => known?,
+    };
     let application = format!("cdc_{} status", config.name);
     let target = Arc::new(Session::open(&config.target, Side::Target, &application).await?);
     let source = Session::open(&config.source, Side::Source, &application).await;
     look(config, limits, incidents, &Ledger::new(target, &config.name), source.as_ref()).await
+}
+
+/// Of a migration whose home can't be reached: the other database's ledger, if it is the one that is applied to.
+async fn in_reverse(config: &Config) -> Option<Config> {
+    let reverse = config.facing(Direction::Reverse);
+    let application = format!("cdc_{} status", config.name);
+    let target = Session::open(&reverse.target, Side::Target, &application).await.ok()?;
+    let course = Ledger::new(Arc::new(target), &config.name).course().await.ok()?;
+    (course.direction == Direction::Reverse && !course.is_over).then_some(reverse)
 }
 
 /// Asks both ends on sessions that are there, or aren't.
@@ -140,7 +158,9 @@ pub async fn look(
         name: config.name.clone(),
         verdict: Verdict::Stopped,
         phase: if has_ledger { ledger.phase().await? } else { None },
-        direction: "forward",
+        direction: config.direction,
+        source: config.source.to_string(),
+        target: config.target.to_string(),
         daemon: daemon(target, ledger, &config.name, has_ledger).await?,
         checkpoint: if has_ledger { checkpoint(target, &config.name).await? } else { None },
         copy: if has_ledger { ledger.copy_progress().await? } else { None },
@@ -161,6 +181,9 @@ pub async fn look(
 }
 
 fn verdict(status: &Status, limits: &Limits) -> Verdict {
+    if status.phase == Some(Phase::Done) {
+        return Verdict::Done;
+    }
     let is_lost = match &status.slot {
         Some(slot) => slot.wal_status.as_deref() == Some("lost"),
         None => status.checkpoint.is_some() && status.source_error.is_none(),

@@ -29,12 +29,14 @@ mod target;
 mod target_tables;
 mod transactions;
 mod wanted;
+mod way_back;
 
 use std::sync::Arc;
 
 pub use finding::{Finding, Severity};
 pub use report::{End, Outcome, Report};
 pub(crate) use wanted::Wanted;
+pub use way_back::way_back;
 
 use crate::config::Config;
 use crate::connect::Session;

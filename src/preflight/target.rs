@@ -116,7 +116,7 @@ async fn replica_mode(target: &Asked) -> Result<Option<Finding>> {
 }
 
 /// What a rollback would need: after the cutover the target is replicated to the source.
-fn way_back(server: &Server) -> Option<Finding> {
+pub(super) fn way_back(server: &Server) -> Option<Finding> {
     let mut lacking = Vec::new();
     let mut mend = Vec::new();
     if server.wal_level != "logical" {

@@ -80,6 +80,17 @@ impl Wanted {
         Ok(())
     }
 
+    /// Leaves out all but these, partitions by their topmost parents; gives what is left out.
+    pub(crate) fn keep(&mut self, names: &BTreeSet<TableName>) -> BTreeSet<TableName> {
+        let others = self.tables.extract_if(.., |table| !names.contains(table.published_as()));
+        let left_out = others.map(|table| table.published_as().clone()).collect();
+        for publication in &mut self.publications {
+            publication.tables.retain(|name| names.contains(name));
+        }
+        self.unusable.retain(|name, _| self.tables.iter().any(|table| table.name == *name));
+        left_out
+    }
+
     /// Refuses what can't work, before anything is touched.
     pub(crate) fn check(&self) -> Result<()> {
         for pattern in &self.unmatched {

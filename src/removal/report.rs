@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Removal;
+use super::part::Part;
 use crate::ledger::Phase;
 use crate::schema::NotPutBack;
 
@@ -15,10 +16,26 @@ pub struct Report {
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// What the databases have.
+    #[serde(flatten)]
+    pub ends: Ends,
+    /// What they have of the way back, which the target is the source of; null if there was none.
+    pub way_back: Option<Ends>,
+}
+
+/// What the databases of a direction have.
+#[derive(Debug, Serialize)]
+pub struct Ends {
     /// What the source has.
     pub source: OnSource,
     /// What the target has.
     pub target: OnTarget,
+}
+
+impl Ends {
+    pub(super) fn are_done(&self) -> bool {
+        self.source.is_done() && self.target.is_done()
+    }
 }
 
 /// How it ended.
@@ -34,10 +51,11 @@ pub enum Outcome {
 }
 
 /// Whether something is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It is there.
+    /// It is there, or nobody knows.
+    #[default]
     There,
     /// It isn't.
     Gone,
@@ -85,17 +103,19 @@ pub struct OnSource {
 }
 
 impl OnSource {
-    pub(super) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         let things = self.slot.iter().chain(&self.publications);
         self.untouched_because.is_none() && things.into_iter().all(|thing| thing.state == State::Gone)
     }
 }
 
 /// What the target has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct OnTarget {
     /// Which database.
     pub database: String,
+    /// Why it was left as it is; null if it could be used.
+    pub untouched_because: Option<String>,
     /// The ledger's rows of this migration.
     pub migration: State,
     /// The schema `cdc`: it stays while other migrations are in it.
@@ -109,7 +129,7 @@ pub struct OnTarget {
 }
 
 impl OnTarget {
-    pub(super) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         let is_schema_done = self.schema == State::Gone || !self.other_migrations.is_empty();
         self.migration == State::Gone && is_schema_done && self.to_run.is_empty()
     }
@@ -139,11 +159,21 @@ impl From<&NotPutBack> for Missing {
     }
 }
 
-impl fmt::Display for Removal<'_> {
+impl fmt::Display for Removal {
     /// What will be done.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.config.name;
+        let name = &self.forward.config.name;
         writeln!(f, "This ends the migration {name} for good. The rows stay as they are, on both sides.\n")?;
+        write!(f, "{}", self.forward)?;
+        if let Some(back) = &self.back {
+            write!(f, "And of the way back:\n{back}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  source  {}", self.config.source)?;
         match &self.source {
             Err(fault) => writeln!(f, "          is left as it is: {}", fault.what())?,
@@ -167,7 +197,11 @@ impl fmt::Display for Removal<'_> {
             }
         }
         writeln!(f, "  target  {}", self.config.target)?;
-        if let Some(known) = &self.known {
+        let target = match &self.target {
+            Err(fault) => return writeln!(f, "          is left as it is: {}", fault.what()),
+            Ok(target) => target,
+        };
+        if let Some(known) = &target.known {
             if matches!(known.phase, Phase::Prepare | Phase::Copy) {
                 writeln!(f, "          the copy is not complete: rows are missing here")?;
             }
@@ -176,8 +210,8 @@ impl fmt::Display for Removal<'_> {
             }
             writeln!(f, "          forget how far the migration is")?;
         }
-        match &self.others[..] {
-            [] if self.has_ledger => writeln!(f, "          drop the schema cdc"),
+        match &target.others[..] {
+            [] if target.has_ledger => writeln!(f, "          drop the schema cdc"),
             [] => writeln!(f, "          has nothing of ours"),
             others => {
                 writeln!(f, "          leave the schema cdc: other migrations use it ({})", others.join(", "))
@@ -188,16 +222,24 @@ impl fmt::Display for Removal<'_> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, source, target, .. } = self;
-        writeln!(
-            f,
-            "{name}: {}",
-            match self.outcome {
-                Outcome::Dropped => "nothing of it is left; both databases were asked",
-                Outcome::Incomplete => "dropped, but something is left to do by hand",
-                Outcome::Refused => "NOT dropped: not everything that is held back can be put back",
-            }
-        )?;
+        let outcome = match self.outcome {
+            Outcome::Dropped => "nothing of it is left; both databases were asked",
+            Outcome::Incomplete => "dropped, but something is left to do by hand",
+            Outcome::Refused => "NOT dropped: not everything that is held back can be put back",
+        };
+        writeln!(f, "{}: {outcome}", self.name)?;
+        self.ends.write(f, self)?;
+        if let Some(ends) = &self.way_back {
+            writeln!(f, "  The way back:")?;
+            ends.write(f, self)?;
+        }
+        Ok(())
+    }
+}
+
+impl Ends {
+    fn write(&self, f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+        let Self { source, target } = self;
         writeln!(f, "  source  {}", source.database)?;
         if let Some(why) = &source.untouched_because {
             writeln!(f, "          left as it is: {why}")?;
@@ -224,11 +266,14 @@ impl fmt::Display for Report {
         }
         statements(f, &source.to_run)?;
         writeln!(f, "  target  {}", target.database)?;
+        if let Some(why) = &target.untouched_because {
+            return writeln!(f, "          left as it is: {why}");
+        }
         for missing in &target.not_put_back {
             let key = missing.key.as_ref().map_or(String::new(), |key| format!(" [key {key}]"));
             writeln!(f, "          {} of {}: {}{key}", missing.object, missing.table, missing.message)?;
         }
-        if self.outcome == Outcome::Refused {
+        if report.outcome == Outcome::Refused && !target.to_run.is_empty() {
             writeln!(
                 f,
                 "          Either mend the rows and run cdc drop again; or, if this copy is given up:"
@@ -236,7 +281,7 @@ impl fmt::Display for Report {
             writeln!(f, "          run cdc drop --force, empty the tables, and then run there:")?;
             return statements(f, &target.to_run);
         }
-        writeln!(f, "          the ledger's rows of {name}: {}", target.migration)?;
+        writeln!(f, "          the ledger's rows of {}: {}", report.name, target.migration)?;
         match &target.other_migrations[..] {
             [] => writeln!(f, "          schema cdc: {}", target.schema)?,
             others => writeln!(f, "          schema cdc: stays for {}", others.join(", "))?,

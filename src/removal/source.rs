@@ -1,6 +1,6 @@
 //! What a migration has on the source.
 
-use super::Known;
+use super::part::Known;
 use super::report::{OnSource, State, Thing};
 use crate::catalog::quote_identifier;
 use crate::config::Config;
@@ -105,6 +105,19 @@ impl Source {
         ))
         .on(Side::Source)
         .remedy(format!("stop what uses it, or: SELECT pg_terminate_backend({pid})")))
+    }
+
+    /// True if it has the ledger of a way back of this name, or one that was left empty when such a way was given up.
+    pub(super) async fn has_ledger_of(&self, name: &str) -> Result<bool> {
+        let fault = |e| Fault::sql(Side::Source, "looking for the ledger of the way back", &e);
+        let there = "SELECT pg_catalog.to_regclass('cdc.migration') IS NOT NULL";
+        if !self.session.query_one(there, &[]).await.map_err(fault)?.get::<_, bool>(0) {
+            return Ok(false);
+        }
+        let sql =
+            "SELECT coalesce(bool_or(name = $1 AND pg_catalog.to_jsonb(m) ->> 'direction' = 'reverse'), true)
+                     FROM cdc.migration AS m";
+        Ok(self.session.query_one(sql, &[&name]).await.map_err(fault)?.get(0))
     }
 
     /// Removes the slot, then the publications.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use tokio_postgres::Client;
+
 use super::known::Known;
 use super::make::{make, needed};
 use super::plan::{Facts, Make, away, is_new_to_the_stream, plan};
@@ -177,11 +179,9 @@ impl Drift {
 
     /// What the catalogs of both sides are like.
     async fn see(&self) -> Result<[String; 2]> {
-        let sql = with_digest(include_str!("../../../sql/catalog/seen.sql"));
         let (source, target) =
-            tokio::join!(self.source.query_one(&sql, &[]), self.target.query_one(&sql, &[]));
-        let fault = |side| move |e| Fault::sql(side, "looking whether the schema has changed", &e);
-        Ok([source.map_err(fault(Side::Source))?.get(0), target.map_err(fault(Side::Target))?.get(0)])
+            tokio::try_join!(seen(&self.source, Side::Source), seen(&self.target, Side::Target))?;
+        Ok([source, target])
     }
 
     async fn look(&mut self) -> Result<()> {
@@ -445,6 +445,16 @@ impl Drift {
         self.told = self.open.values().cloned().collect();
         Ok(())
     }
+}
+
+/// What a database's catalog is like: another text when anything was done to a table, a column, a key or an enum.
+///
+/// # Errors
+/// If the database can't be asked.
+pub async fn seen(client: &Client, side: Side) -> Result<String> {
+    let sql = with_digest(include_str!("../../../sql/catalog/seen.sql"));
+    let row = client.query_one(&sql, &[]).await;
+    Ok(row.map_err(|e| Fault::sql(side, "looking whether the schema has changed", &e))?.get(0))
 }
 
 /// True if what is open can be why this has failed.

@@ -32,5 +32,5 @@ mod shape;
 mod values;
 
 pub use known::Known;
-pub use look::{Drift, Open};
+pub use look::{Drift, Open, seen};
 pub use shape::{Shape, Table, tables};
