@@ -291,3 +291,12 @@ pub const READER_RATE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// For how long the daemon should be able to be away without losing its slot.
 pub const AWAY_LEAST: Duration = Duration::from_secs(30 * 60);
+
+/// How often a fence is tried whose locks were not to be had.
+pub const FENCE_RETRY: Duration = Duration::from_millis(100);
+
+/// How often it is looked who is in its way.
+pub const FENCE_LOOK: Duration = Duration::from_millis(30);
+
+/// How long making a fence, opening or removing it is tried for a table that somebody has locked.
+pub const FENCE_DDL: Duration = Duration::from_secs(30);

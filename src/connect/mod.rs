@@ -27,4 +27,4 @@ pub(crate) mod wire;
 pub use conninfo::{ConnInfo, Environment};
 pub(crate) use open::{Purpose, open};
 pub use pipeline::Pipeline;
-pub use session::{IS_WRITING, Mode, Session};
+pub use session::{IS_WRITING, Mode, PASSES_FENCE, Session};

@@ -38,7 +38,7 @@ impl Mode {
     /// Makes a session write replicated rows.
     pub(super) fn sql(self) -> &'static str {
         match self {
-            Self::Replica => "SET session_replication_role = replica",
+            Self::Replica => "SET session_replication_role = replica; SET cdc.writes_as = replica",
             Self::Owner => "SET cdc.writes_as = owner",
         }
     }
@@ -62,6 +62,11 @@ pub(super) fn not_switched_off(fault: Fault) -> Fault {
 /// in transaction mode it can be another backend's.
 pub const IS_WRITING: &str = "(pg_catalog.current_setting('session_replication_role') = 'replica' \
      OR pg_catalog.current_setting('cdc.writes_as', true) = 'owner')";
+
+/// A condition, in SQL, that is true in every session that [`Session::write_as`] has prepared, in either mode: the fence
+/// lets it through. No application sets this by accident, and any role may.
+pub const PASSES_FENCE: &str =
+    "coalesce(pg_catalog.current_setting('cdc.writes_as', true), '') IN ('replica', 'owner')";
 
 /// A SQL session with the settings of rule C6. Dropping it closes the socket at once.
 pub struct Session {
@@ -135,7 +140,8 @@ impl Session {
         }
     }
 
-    /// Makes the session write replicated rows from now on. What it sets is what [`IS_WRITING`] asks for.
+    /// Makes the session write replicated rows from now on. What it sets is what [`IS_WRITING`] and
+    /// [`PASSES_FENCE`] ask for.
     ///
     /// # Errors
     /// If the role may not do that (any more), with what to do.

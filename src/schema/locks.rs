@@ -11,7 +11,7 @@ use crate::limits;
 
 /// The statements that begin DDL on these tables (quoted) inside a transaction. From then on a lock is
 /// waited for only for a moment; what can't be had is 55P03.
-pub(super) async fn begin_ddl(client: &impl GenericClient, tables: &[String]) -> Result<String, Error> {
+pub(crate) async fn begin_ddl(client: &impl GenericClient, tables: &[String]) -> Result<String, Error> {
     let row = client
         .query_one(
             "SELECT (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'),

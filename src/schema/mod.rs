@@ -35,7 +35,7 @@ pub mod apply;
 pub mod diff;
 pub mod drift;
 mod hold_back;
-mod locks;
+pub(crate) mod locks;
 mod put_back;
 mod references;
 mod refresh;

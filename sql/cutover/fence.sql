@@ -1,0 +1,36 @@
+-- What a fence is made of, in the database that it fences.
+
+create schema if not exists cdc;
+
+-- One row for each migration that has fences here; whoever changes the triggers changes it in the same transaction.
+create table if not exists cdc.fence (
+  name       text primary key,
+  -- Who has changed it last; nobody of an earlier term may change it any more.
+  term       bigint not null,
+  -- 'closed': nobody may write. 'watched': everybody may, and that somebody does is noted.
+  state      text not null default 'open' check (state in ('open', 'closed', 'watched')),
+  -- What cdc.written was when the watch began.
+  written    bigint not null default 0,
+  -- We have made read-only the default of this database.
+  read_only  boolean not null default false,
+  changed_at timestamptz not null default pg_catalog.clock_timestamp()
+);
+
+-- Counts the statements that were seen by a watch, whether their transactions are committed or not.
+create sequence if not exists cdc.written;
+
+create or replace function cdc.refuse_write() returns trigger language plpgsql as $$
+begin
+  raise exception using
+    errcode = 'read_only_sql_transaction',
+    message = pg_catalog.format('%I.%I takes no writes: this database has moved to another server, or is moving now',
+                                tg_table_schema, tg_table_name),
+    hint = 'Try again in a moment; if that doesn''t help, connect to the new server.';
+end $$;
+
+-- Whoever writes needn't be allowed to use the sequence.
+create or replace function cdc.note_write() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+  perform pg_catalog.nextval('cdc.written');
+  return null;
+end $$;
