@@ -58,6 +58,10 @@ pub enum Command {
     Repair(Repair),
     /// Let a blocked daemon pass one transaction without applying it
     Skip(Skip),
+    /// Move the applications to the target: fence the source, bring the last changes over, open the target
+    Cutover(Switch),
+    /// Move them back to the source, with everything that was written since
+    Rollback(Switch),
     /// End the migration: remove slot, publication and ledger, and put back what was held back
     Drop(Drop),
     /// Show a whole migration between two throw-away servers on this machine
@@ -248,6 +252,27 @@ pub struct Skip {
     pub yes: bool,
     /// Print one JSON object
     #[arg(long, requires = "yes")]
+    pub json: bool,
+}
+
+/// `cdc cutover` and `cdc rollback`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0 switched; 1 not switched: nothing was begun, or everything is undone; 2 a person is needed, \
+    3 a database can't be reached, 64 wrong usage or configuration, 70 a bug in cdc."
+)]
+pub struct Switch {
+    /// Only look whether something stands in the way
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Don't ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Go on in spite of warnings
+    #[arg(long)]
+    pub force: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
     pub json: bool,
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::config::{Config, Direction};
-use crate::cutover::reverse;
+use crate::cutover::{reverse, undo};
 use crate::engine::{self, Ended, Engine, LargeRows};
 use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Course, DaemonState, Ledger, Severity};
@@ -130,6 +130,9 @@ impl Daemon<'_> {
     /// Takes the lock if it isn't ours yet, and prepares an engine; `None` if the migration has ended.
     async fn start(&mut self) -> Result<Option<(Engine, Ledger)>> {
         let (session, home) = self.home.lock(&self.now.name, self.now.home(), self.service).await?;
+        while undo::rests(&self.now, &home).await? {
+            tokio::time::sleep(limits::CUTOVER_WATCH).await;
+        }
         let course = home.course().await?;
         self.face(course.direction);
         let (session, ledger) = match course.direction {
@@ -183,11 +186,12 @@ impl Daemon<'_> {
         }
     }
 
-    /// Returns when the direction is another one, or can't be known any more.
+    /// Returns when the direction is another one, or can't be known any more, and when a switch has to be looked after.
     async fn turned(&self) {
         let Some(home) = self.home.ledger() else { return std::future::pending().await };
         let is_as_known = |course: Course| course.direction == self.now.direction && !course.is_over;
-        while answered(home.course()).await.is_none_or(is_as_known) {
+        let goes_on = async || Ok(is_as_known(home.course().await?) && !undo::needs_attention(home).await?);
+        while answered(goes_on()).await.unwrap_or(true) {
             let is_lost = home.session().is_closed();
             // If that is the end of what runs, too, it says why.
             tokio::time::sleep(if is_lost { limits::HEALTH_INTERVAL } else { limits::CLOCK_INTERVAL }).await;

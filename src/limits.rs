@@ -300,3 +300,36 @@ pub const FENCE_LOOK: Duration = Duration::from_millis(30);
 
 /// How long making a fence, opening or removing it is tried for a table that somebody has locked.
 pub const FENCE_DDL: Duration = Duration::from_secs(30);
+
+/// How long writes may rest in a switch, if the configuration doesn't say otherwise.
+pub const CUTOVER_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long transactions that have written may go on then.
+pub const CUTOVER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long rows are compared while writes rest.
+pub const CUTOVER_VERIFY: Duration = Duration::from_millis(300);
+
+/// How many bytes of tables are compared in a second at the least, for an estimate of what fits into that.
+pub const CUTOVER_VERIFY_RATE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long ago everything may have been compared before a switch.
+pub const CUTOVER_VERIFIED_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How far behind the stream may be when a switch begins.
+pub const CUTOVER_LAG: Duration = Duration::from_secs(5);
+
+/// From how long on a transaction is in the way of a switch.
+pub const CUTOVER_TRANSACTION: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether the other side has everything.
+pub const CUTOVER_POLL: Duration = Duration::from_millis(5);
+
+/// How long a hook may take.
+pub const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the daemon looks whether a switch goes on.
+pub const CUTOVER_WATCH: Duration = Duration::from_millis(200);
+
+/// What comparing a table takes at the least, as if it had so many bytes more: some round trips.
+pub const CUTOVER_VERIFY_TABLE_BYTES: i64 = 512 * 1024;

@@ -18,7 +18,13 @@ use crate::observe::Screen;
 
 /// Starts it.
 pub(super) fn start(format: LogFormat, screen: &Screen) -> Result<()> {
-    let filter = EnvFilter::try_from_env("CDC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    start_quietly(format, screen, false)
+}
+
+/// The same; with `is_quiet` only warnings are told, unless `CDC_LOG` says otherwise.
+pub(super) fn start_quietly(format: LogFormat, screen: &Screen, is_quiet: bool) -> Result<()> {
+    let usual = if is_quiet { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_env("CDC_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(screen.clone())

@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod cutover;
 mod demo;
 mod drop;
 mod exit;
@@ -21,6 +22,7 @@ use std::io::{ErrorKind, Write};
 use crate::cli::{Cli, Command, SchemaCommand};
 use crate::config::Config;
 use crate::connect::Environment;
+use crate::cutover::Way;
 use crate::fault::{Fault, Result};
 use crate::ledger;
 
@@ -48,6 +50,8 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Verify(arguments) => verify::run(&as_far_as_known().await?, &arguments).await,
         Command::Repair(arguments) => repair::run(&as_it_runs().await?, &arguments).await,
         Command::Skip(arguments) => or_no(skip::run(&as_it_runs().await?, &arguments).await),
+        Command::Cutover(arguments) => cutover::run(&config()?, &arguments, Way::Cutover).await,
+        Command::Rollback(arguments) => cutover::run(&config()?, &arguments, Way::Rollback).await,
         Command::Drop(arguments) => or_no(drop::run(&config()?, &arguments).await),
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,
     }

@@ -3,6 +3,7 @@
 //! Nothing is connected to here; what is wrong is refused before anything is touched.
 
 mod copy;
+mod cutover;
 mod direction;
 mod pattern;
 mod schema;
@@ -10,6 +11,7 @@ mod tables;
 mod verify;
 
 pub use copy::CopyConfig;
+pub use cutover::{CutoverConfig, InPause, PgBouncer};
 pub use direction::Direction;
 pub use schema::{Ddl, SchemaConfig};
 pub use tables::{ExistingRows, Selection, Tables};
@@ -45,6 +47,8 @@ pub struct Config {
     pub copy: CopyConfig,
     /// When the daemon verifies by itself.
     pub verify: VerifyConfig,
+    /// How the switch goes.
+    pub cutover: CutoverConfig,
 }
 
 impl Config {
@@ -118,6 +122,8 @@ struct File {
     copy: copy::Section,
     #[serde(default)]
     verify: verify::Section,
+    #[serde(default)]
+    cutover: cutover::Section,
 }
 
 impl Config {
@@ -185,6 +191,7 @@ impl Config {
             schema: SchemaConfig::new(&file.schema, file.ddl)?,
             copy: CopyConfig::new(&file.copy)?,
             verify: VerifyConfig::new(&file.verify)?,
+            cutover: CutoverConfig::new(file.cutover, environment)?,
         })
     }
 }

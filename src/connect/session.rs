@@ -84,6 +84,20 @@ impl Session {
     ///
     /// Says what to do: see [`super::advice`].
     pub async fn open(info: &ConnInfo, side: Side, application_name: &str) -> Result<Self> {
+        let mut session = Self::console(info, side, application_name).await?;
+        session.pin().await?;
+        // What came with the greeting may be a pooler's own number.
+        let row = session.client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await;
+        session.backend_pid = row.map_err(|e| Fault::sql(side, "setting up the session", &e))?.get(0);
+        Ok(session)
+    }
+
+    /// Connects and logs in, and nothing else: a pooler's console knows no settings, and takes simple queries only.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Session::open`].
+    pub async fn console(info: &ConnInfo, side: Side, application_name: &str) -> Result<Self> {
         let (wire, greeting) = super::open(info, side, application_name, Purpose::Sql).await?;
         let server_version_num = greeting.server_version_num();
         let (transport, rest) = wire.into_parts();
@@ -97,12 +111,7 @@ impl Session {
             .await
             .map_err(|e| Fault::sql(side, "taking over the connection", &e))?;
         let driver = Driver(tokio::spawn(drive(connection, side)));
-        let mut session = Self { client, driver, side, backend_pid: 0, server_version_num };
-        session.pin().await?;
-        // What came with the greeting may be a pooler's own number.
-        let row = session.client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await;
-        session.backend_pid = row.map_err(|e| Fault::sql(side, "setting up the session", &e))?.get(0);
-        Ok(session)
+        Ok(Self { client, driver, side, backend_pid: 0, server_version_num })
     }
 
     /// The process that serves this session.

@@ -10,6 +10,10 @@
 //! nothing. [`Engine::run`] then owns the stream until it is asked to stop or something fails. There
 //! is one way to recover: the engine is dropped, and a new one is prepared from the checkpoint.
 
+/// What the message says in the source's log that a switch waits for (`pg_logical_emit_message`, with the prefix
+/// `cdc`): the checkpoint is written at once when the stream has come to it.
+pub const BARRIER: &str = "barrier";
+
 mod adopt;
 mod copying;
 mod jobs;

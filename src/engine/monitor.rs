@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::connect::{ConnInfo, Mode, Session};
 use crate::copy::snapshot;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Severity};
+use crate::ledger::{DaemonState, Ledger, Phase, Severity};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -243,6 +243,10 @@ impl Watched {
     /// to rows meanwhile a verification finds.
     async fn silence(&self) -> Result<()> {
         let (name, published) = (self.ledger.name(), self.published.borrow().clone());
+        // What a switch puts back is the applications'.
+        if self.ledger.phase().await? == Some(Phase::Cutover) {
+            return Ok(());
+        }
         if !schema::is_stirring(&**self.ledger.session(), name, &published, self.mode).await? {
             return Ok(());
         }

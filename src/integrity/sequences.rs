@@ -114,7 +114,7 @@ pub async fn sequences(source: &Session, ledger: &Ledger) -> Result<Sequences> {
         .collect();
     tables.sort();
     tables.dedup();
-    let is_written = matches!(ledger.phase().await?, Some(Phase::Reverse | Phase::Done));
+    let is_written = ledger.phase().await? == Some(Phase::Done);
     let (there, here) =
         (columns(source, Side::Source, &tables).await?, columns(target, Side::Target, &tables).await?);
     let mut sequences = Vec::with_capacity(there.len());

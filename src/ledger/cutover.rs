@@ -169,7 +169,6 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked. Then nobody knows whether it is decided, until the ledger can be read again.
     pub async fn decide_switch(&self, switch: &Switch) -> Result<bool> {
-        // Its value doesn't count in the one place where it is not true: nobody has taken it over yet then.
         let sql = format!(
             "UPDATE cdc.cutover SET decided_at = pg_catalog.clock_timestamp()
               WHERE {HELD} AND lease_until > pg_catalog.clock_timestamp()"

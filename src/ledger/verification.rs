@@ -157,6 +157,25 @@ impl Ledger {
         Ok(row.get::<_, Option<f64>>(0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
     }
 
+    /// What came out of the last verification of everything, and how long ago; `None` if there was none.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn last_of_everything(&self) -> Result<Option<(String, Duration)>> {
+        let row = self
+            .session
+            .query_opt(
+                "SELECT outcome, extract(epoch FROM pg_catalog.now() - recorded_at)::float8
+                   FROM cdc.verification
+                  WHERE name = $1 AND pg_catalog.jsonb_typeof(report -> 'besides') = 'object'
+                  ORDER BY id DESC LIMIT 1",
+                &[&self.name],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(row.map(|row| (row.get(0), Duration::try_from_secs_f64(row.get::<_, f64>(1)).unwrap_or_default())))
+    }
+
     /// The verification that has ended last; `None` if there was none.
     ///
     /// # Errors

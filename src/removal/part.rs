@@ -8,6 +8,7 @@ use super::report::{Ends, OnSource, OnTarget, State};
 use super::source::{self, Source};
 use crate::config::{Config, Direction};
 use crate::connect::Session;
+use crate::cutover::fence::Fence;
 use crate::engine::end_leftovers;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::{Ledger, Origin, Phase};
@@ -58,6 +59,11 @@ impl Target {
         let ledger = Ledger::new(Arc::clone(&session), &config.name);
         let has_ledger = ledger.exists().await?;
         lock_out_daemons(&ledger).await?;
+        if has_ledger && let Some(switch) = ledger.open_switch().await?.filter(|switch| switch.is_held) {
+            return Err(Fault::person(format!("a {} is under way ({})", switch.way, switch.holder))
+                .on(Side::Target)
+                .remedy("wait for its end, then run this again"));
+        }
         let mut others = if has_ledger { ledger.migrations().await? } else { Vec::new() };
         let known = match others.iter().position(|name| *name == config.name) {
             Some(index) => {
@@ -155,11 +161,16 @@ impl Part {
 
     /// Removes slot and publications, and then the ledger.
     pub(super) async fn remove(&self) -> Result<()> {
+        let name = &self.config.name;
         if let Ok(source) = &self.source {
             source.remove(&self.config).await?;
+            Fence::new(source.session(), Side::Source, name).remove().await?;
+        }
+        if let Ok(target) = &self.target {
+            Fence::new(&target.session, Side::Target, name).remove().await?;
         }
         match &self.target {
-            Ok(target) if target.has_ledger => target.ledger.remove().await,
+            Ok(target) if target.has_ledger && target.ledger.exists().await? => target.ledger.remove().await,
             Ok(_) | Err(_) => Ok(()),
         }
     }

@@ -120,6 +120,10 @@ impl Source {
         Ok(self.session.query_one(sql, &[&name]).await.map_err(fault)?.get(0))
     }
 
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Removes the slot, then the publications.
     pub(super) async fn remove(&self, config: &Config) -> Result<()> {
         let slot = config.slot();

@@ -45,7 +45,7 @@ mod stand_ins;
 
 pub use diff::{SchemaDiff, diff};
 pub use hold_back::{Held, Hold, held, hold_back, hold_back_now, not_to_be_put_back, silence, silence_now};
-pub use put_back::{NotPutBack, builders, put_back, statements};
+pub use put_back::{AtOnce, NotPutBack, builders, put_back, statements};
 pub use references::{Reference, StaysBehind, references, stays_behind};
 pub use refresh::refresh_views;
 pub use scope::Scope;

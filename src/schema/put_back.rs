@@ -72,6 +72,91 @@ pub async fn statements(session: &Session, name: &str) -> Result<Vec<String>> {
     Ok(statements)
 }
 
+/// What is put back in one short transaction, because writes rest meanwhile: all but what takes long. Foreign keys hold
+/// for new rows from then on; [`put_back()`] has the others looked at.
+#[derive(Debug, Default)]
+pub struct AtOnce {
+    tables: Vec<String>,
+    statements: Vec<String>,
+    /// Those of which nothing is left to do then.
+    whole: Vec<i64>,
+}
+
+impl AtOnce {
+    /// Looks what there is to put back.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn find(session: &Session, name: &str) -> Result<Self> {
+        let mut found = Self::default();
+        for row in &held_rows(session, name, Until::Cutover).await? {
+            let object = Object::new(session, row);
+            let state = object.state().await.map_err(|e| object.explain(&e))?;
+            let is_gone = !state.table_exists || object.is_switch() && state.is_on.is_none();
+            if is_gone || row.get::<_, Option<&str>>("build").is_some() {
+                continue;
+            }
+            found.tables.push(object.table.to_sql());
+            found.tables.extend(row.get::<_, Option<String>>("refers_to"));
+            if !object.is_there(&state) {
+                found.statements.extend(row.get::<_, Vec<String>>("put_back"));
+            }
+            if row.get::<_, Option<&str>>("validate").is_none() {
+                found.whole.push(object.id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many statements that takes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// True if there is nothing to put back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
+    /// Puts it back. From here on nothing is held back again, until the session ends or [`put_back()`] has run on it.
+    ///
+    /// # Errors
+    /// If something can't be put back, or a lock isn't to be had; nothing is then.
+    pub async fn run(&self, session: &Session, name: &str) -> Result<()> {
+        let mut delays = Delays::default();
+        for attempt in 1.. {
+            let failed = match self.try_once(session, name).await {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            };
+            // If that fails, the session has ended.
+            let _ = session.batch_execute("ROLLBACK").await;
+            if attempt >= limits::DDL_ATTEMPTS || !failed.passes() || failed.is_unreachable() {
+                return Err(failed);
+            }
+            sleep(delays.next_delay()).await;
+        }
+        Ok(())
+    }
+
+    async fn try_once(&self, session: &Session, name: &str) -> Result<()> {
+        lock(session, name, Until::Cutover).await?;
+        if self.is_empty() && self.whole.is_empty() {
+            return Ok(());
+        }
+        let fault = |e| Fault::sql(Side::Target, "putting triggers and foreign keys back", &e);
+        let begin = locks::begin_ddl(&**session, &self.tables).await.map_err(fault)?;
+        let done = format!(
+            "UPDATE cdc.held_back SET put_back_at = pg_catalog.clock_timestamp() WHERE id = ANY ('{{{}}}')",
+            self.whole.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        );
+        let statements = self.statements.iter().map(|statement| format!("{statement};")).collect::<String>();
+        session.batch_execute(&format!("BEGIN; {begin} {statements} {done}; COMMIT")).await.map_err(fault)
+    }
+}
+
 /// A part comes before its whole, and what is referred to before what refers to it. What is only switched on
 /// again comes last: a row that is mended because a foreign key has named it fires nothing yet, and row
 /// security is none of the foreign keys' business.

@@ -5,4 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command;
+mod failures;
 mod fence;
+mod kill;
+mod pgbouncer;

@@ -12,7 +12,7 @@ use tokio_postgres::NoTls;
 pub struct Pooler {
     port: u16,
     process: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Pooler {
@@ -36,11 +36,27 @@ impl Pooler {
             command.args(["-u", "nobody"]);
         }
         let process = command.arg(&config).spawn().unwrap();
-        let pooler = Self { port, process, _directory: directory };
+        let pooler = Self { port, process, directory };
         while tokio_postgres::connect(&pooler.url("postgres"), NoTls).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         pooler
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A command for a shell that has it go to the server on another port, as soon as it is resumed.
+    pub fn switch_to(&self, variable: &str) -> String {
+        let config = self.directory.path().join("pgbouncer.ini").display().to_string();
+        let console = self.url("pgbouncer");
+        // In place: another file would be root's, which it may not read.
+        format!(
+            "sed \"s/ port=[0-9]*/ port={variable}/\" {config} > {config}.new && cat {config}.new > {config} && \
+             psql -q \"{console}\" -c RELOAD"
+        )
     }
 
     /// The URL of a database through it.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use crate::apply::Change;
+use crate::engine::BARRIER;
 use crate::engine::copying::Event;
 use crate::fault::{Fault, Result, Side};
 use crate::pgoutput::{Message, OldTuple, Relation, Relations, Tuple};
@@ -110,7 +111,11 @@ impl Engine {
             }
             // Of no consequence for the rows: types are read by the target's own input functions, and
             // where a transaction came from first makes no difference to this direction.
-            Message::Type { .. } | Message::Origin { .. } | Message::Logical(_) => {}
+            Message::Type { .. } | Message::Origin { .. } => {}
+            Message::Logical(message) => {
+                // Somebody waits for the checkpoint to come here.
+                self.progress.reply_requested |= message.prefix == "cdc" && message.content == BARRIER;
+            }
             Message::StreamStart { .. }
             | Message::StreamStop
             | Message::StreamCommit { .. }
