@@ -50,7 +50,8 @@ impl Ends<'_> {
             ));
         }
         if let Some(pgbouncer) = &self.now.cutover.pgbouncer
-            && let Err(fault) = Pooler::open(pgbouncer, &self.now.name, Side::Source).await
+            // What isn't paused can't be resumed, which only an administrator is told.
+            && let Err(fault) = Pooler::resume(pgbouncer, &self.now.name, Side::Source).await
         {
             found.push(blocks("pgbouncer", None, fault.what(), fault.advice().unwrap_or_default()));
         }

@@ -96,17 +96,16 @@ impl<'a> Fence<'a> {
     async fn tables(&self, config: &Config) -> Result<Vec<Table>> {
         let wanted = Wanted::on(self.session, config).await?;
         let names: Vec<TableName> = wanted.tables.into_iter().map(|table| table.name).collect();
-        self.around(&names).await
+        self.around(&names).await.map_err(self.fault("looking for the tables to fence"))
     }
 
-    async fn around(&self, names: &[TableName]) -> Result<Vec<Table>> {
+    async fn around(&self, names: &[TableName]) -> Result<Vec<Table>, Error> {
         let (schemas, names): (Vec<&str>, Vec<&str>) =
             names.iter().map(|table| (&*table.schema, &*table.name)).unzip();
         let rows = self
             .session
             .query(TABLES, &[&schemas, &names, &self.trigger("fence"), &self.trigger("watch")])
-            .await
-            .map_err(self.fault("looking for the tables to fence"))?;
+            .await?;
         let table = |row: &tokio_postgres::Row| Table {
             name: TableName::new(row.get::<_, &str>("schema_name"), row.get::<_, &str>("table_name")),
             fence: row.get("fence"),
@@ -117,7 +116,7 @@ impl<'a> Fence<'a> {
     }
 
     /// The tables whose triggers are there.
-    async fn fenced(&self) -> Result<Vec<Table>> {
+    async fn fenced(&self) -> Result<Vec<Table>, Error> {
         let rows = self
             .session
             .query(
@@ -128,8 +127,7 @@ impl<'a> Fence<'a> {
                   WHERE t.tgname IN ($1, $2)",
                 &[&self.trigger("fence"), &self.trigger("watch")],
             )
-            .await
-            .map_err(self.fault("looking for the fence"))?;
+            .await?;
         let names: Vec<TableName> =
             rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
         let mut tables = self.around(&names).await?;
@@ -387,8 +385,12 @@ impl<'a> Fence<'a> {
         if rows == 0 {
             return Ok(0);
         }
-        // Behind the row: whoever closes it has ended by now.
-        let tables = self.fenced().await.unwrap_or_default();
+        // Behind the row: whoever closes it has ended by now. What is open already needs no lock, which somebody who
+        // writes may not give.
+        let mut tables = self.fenced().await?;
+        tables.retain(|table| {
+            Table::is_on(table.fence.as_ref()) || Table::is_on(table.watch.as_ref()) != is_watched
+        });
         let names: Vec<String> = tables.iter().map(|table| table.name.to_sql()).collect();
         let begin = begin_ddl(&**self.session, &names).await?;
         let switch = self.switch(&tables, "DISABLE", watch);
@@ -516,7 +518,7 @@ impl<'a> Fence<'a> {
         }
         self.set_read_only(false).await?;
         let fault = self.fault("removing the fence");
-        for table in self.fenced().await? {
+        for table in self.fenced().await.map_err(&fault)? {
             let name = table.name.to_sql();
             let drop: String = ["fence", "watch"]
                 .map(|what| {

@@ -24,7 +24,7 @@ impl Pooler {
         let config = directory.path().join("pgbouncer.ini");
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={server_port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = {pool_mode}\n"
+             listen_port = {port}\nauth_type = any\nadmin_users = postgres\nunix_socket_dir =\npool_mode = {pool_mode}\n"
         );
         std::fs::write(&config, text).unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
