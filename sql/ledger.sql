@@ -291,6 +291,8 @@ create table if not exists cdc.cutover (
   error       text,
   -- For how long writes rested.
   pause_ms    bigint,
+  -- When somebody was seen on the old side last.
+  used_at     timestamptz,
   -- Who asked for it: the role on this database, the user of the operating system, and that user's host.
   role        text not null default session_user,
   os_user     text not null,

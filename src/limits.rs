@@ -333,3 +333,6 @@ pub const CUTOVER_WATCH: Duration = Duration::from_millis(200);
 
 /// What comparing a table takes at the least, as if it had so many bytes more: some round trips.
 pub const CUTOVER_VERIFY_TABLE_BYTES: i64 = 512 * 1024;
+
+/// For how long nobody must have used the old database before it is given up.
+pub const QUIET: Duration = Duration::from_secs(7 * 24 * 3600);

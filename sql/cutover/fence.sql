@@ -9,6 +9,10 @@ create table if not exists cdc.fence (
   term       bigint not null,
   -- 'closed': nobody may write. 'watched': everybody may, and that somebody does is noted.
   state      text not null default 'open' check (state in ('open', 'closed', 'watched')),
+  -- The switch that it was made ready for last (cdc.cutover.id), and whether it was closed then: the applications had
+  -- left this database before.
+  switch     bigint not null,
+  was_closed boolean not null default false,
   -- What cdc.written was when the watch began.
   written    bigint not null default 0,
   -- We have made read-only the default of this database.

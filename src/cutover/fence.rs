@@ -47,6 +47,10 @@ pub struct Fence<'a> {
 pub struct State {
     /// `open`, `closed` or `watched`.
     pub state: String,
+    /// The switch that it was made ready for last.
+    pub switch: i64,
+    /// It was closed before that.
+    pub was_closed: bool,
     /// Statements that wrote since the watch began, at least so many.
     pub written: i64,
     /// The default of the database is read-only, which is our doing.
@@ -148,13 +152,19 @@ impl<'a> Fence<'a> {
         let row = self
             .session
             .query_opt(
-                "SELECT state, last_value + is_called::int - written, read_only
+                "SELECT state, last_value + is_called::int - written, read_only, switch, was_closed
                    FROM cdc.fence, cdc.written WHERE name = $1",
                 &[&self.name],
             )
             .await
             .map_err(&fault)?;
-        Ok(row.map(|row| State { state: row.get(0), written: row.get(1), read_only: row.get(2) }))
+        Ok(row.map(|row| State {
+            state: row.get(0),
+            written: row.get(1),
+            read_only: row.get(2),
+            switch: row.get(3),
+            was_closed: row.get(4),
+        }))
     }
 
     /// What keeps this role from fencing the tables.
@@ -170,7 +180,7 @@ impl<'a> Fence<'a> {
     ///
     /// # Errors
     /// If the role may not, or a lock isn't to be had.
-    pub async fn make(&self, config: &Config, term: i64) -> Result<()> {
+    pub async fn make(&self, config: &Config, switch: i64, term: i64) -> Result<()> {
         let fault = self.fault("making the fence (schema cdc)");
         let exists = "SELECT pg_catalog.to_regclass('cdc.fence') IS NOT NULL";
         if !self.session.query_one(exists, &[]).await.map_err(&fault)?.get::<_, bool>(0) {
@@ -178,9 +188,12 @@ impl<'a> Fence<'a> {
                 fault(e).remedy("give the role CREATE on the database: GRANT CREATE ON DATABASE ... TO ...")
             })?;
         }
-        let sql = "INSERT INTO cdc.fence AS f (name, term) VALUES ($1, $2)
-                   ON CONFLICT (name) DO UPDATE SET term = excluded.term WHERE f.term <= excluded.term";
-        self.ours(self.session.execute(sql, &[&self.name, &term]).await.map_err(&fault)?)?;
+        let sql = "INSERT INTO cdc.fence AS f (name, term, switch) VALUES ($1, $2, $3)
+                   ON CONFLICT (name) DO UPDATE
+                      SET term = excluded.term, switch = excluded.switch,
+                          was_closed = CASE WHEN f.switch = excluded.switch THEN f.was_closed ELSE f.state = 'closed' END
+                    WHERE f.term <= excluded.term";
+        self.ours(self.session.execute(sql, &[&self.name, &term, &switch]).await.map_err(&fault)?)?;
         for table in self.tables(config).await? {
             self.make_on(&table).await?;
         }
@@ -371,6 +384,17 @@ impl<'a> Fence<'a> {
                 }
             }
             sleep(limits::FENCE_RETRY).await;
+        }
+    }
+
+    /// Opens the fence of a new side that the applications don't move to after all; if it was closed before, it stays so.
+    ///
+    /// # Errors
+    /// As of [`Fence::open`].
+    pub async fn unguard(&self, switch: i64, term: i64) -> Result<()> {
+        match self.state().await? {
+            Some(state) if state.switch == switch && !state.was_closed => self.open(term, false).await,
+            Some(_) | None => Ok(()),
         }
     }
 

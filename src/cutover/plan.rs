@@ -116,7 +116,8 @@ pub enum Undo {
     OpenOld,
     /// Has `PgBouncer` go on.
     Resume,
-    /// Opens the fence of the new side, as nobody but the applier writes there anyway.
+    /// Opens the fence of the new side, as nobody but the applier writes there anyway; unless it was closed before, as
+    /// it is on a database that the applications have left.
     UnguardNew,
     /// Removes what was made for the way back.
     DropReverse,

@@ -218,9 +218,9 @@ impl Run {
 
     /// All that takes long. Nobody waits for it.
     async fn prepare(&mut self) -> Result<Note> {
-        let term = self.switch.term;
-        self.fence(Side::Target).make(&self.now, term).await?;
-        self.fence(Side::Source).make(&self.now, term).await?;
+        let Switch { id, term, .. } = self.switch;
+        self.fence(Side::Target).make(&self.now, id, term).await?;
+        self.fence(Side::Source).make(&self.now, id, term).await?;
         // Sessions that applications open from here on are to be able to write when they get there.
         self.fence(Side::Target).set_read_only(false).await?;
         self.prepared.sequences = Sequences::find(&self.old, &self.new).await?;

@@ -58,18 +58,20 @@ struct World {
     lease_until: u64,
     is_decided: bool,
     is_streaming: bool,
+    /// How the new side was before. A rollback finds it closed: the applications have left it.
+    new_before: Fence,
     end: Option<End>,
     /// Since when neither side takes writes.
     dark_since: Option<u64>,
 }
 
 impl World {
-    fn begin() -> Self {
-        let database = Database { term: 0, fence: Fence::Untouched };
+    fn begin(new_before: Fence) -> Self {
         Self {
             now: 0,
-            old: database,
-            new: database,
+            old: Database { term: 0, fence: Fence::Untouched },
+            new: Database { term: 0, fence: new_before },
+            new_before,
             term: 1,
             lease_until: LEASE,
             is_decided: false,
@@ -110,7 +112,7 @@ impl World {
     fn undo(&mut self, term: u64, undo: Undo) -> bool {
         match undo {
             Undo::OpenOld => self.old.set(term, Fence::Open),
-            Undo::UnguardNew => self.new.set(term, Fence::Untouched),
+            Undo::UnguardNew => self.new.set(term, self.new_before),
             Undo::Stream => self.holds(term) && std::mem::replace(&mut self.is_streaming, true) | true,
             Undo::Conclude => self.conclude(term, End::Undone),
             Undo::Resume | Undo::DropReverse => true,
@@ -135,7 +137,10 @@ impl World {
     /// What must hold at any moment.
     fn check(&mut self) {
         let old_takes_writes = self.old.fence != Fence::Closed;
-        let new_takes_writes = self.new.fence == Fence::Open;
+        let new_takes_writes = match self.new_before {
+            Fence::Untouched => self.new.fence == Fence::Open,
+            Fence::Closed | Fence::Open => self.new.fence != Fence::Closed,
+        };
         assert!(!(old_takes_writes && new_takes_writes), "both sides take writes: {self:?}");
         assert!(
             !(old_takes_writes && self.is_decided) || self.old.fence == Fence::Untouched,
@@ -245,7 +250,7 @@ impl Actor {
 /// One history: a command, a daemon that may be away for a while, and commands that come later.
 fn history(seed: u64) -> End {
     let mut rng = Rng::with_seed(seed);
-    let mut world = World::begin();
+    let mut world = World::begin(if rng.bool() { Fence::Untouched } else { Fence::Closed });
     let first = Actor { term: 1, deeds: forward(Step::Check), began: 0, may_fail: true, is_daemon: false };
     // Each with the time until which it does nothing.
     let mut actors = vec![(first, 0)];

@@ -80,9 +80,8 @@ async fn undo_one(now: &Config, home: &Ledger, switch: &Switch, undo: Undo, why:
             None => Ok(()),
         },
         Undo::UnguardNew => {
-            Fence::new(&open(now, Side::Target).await?, Side::Target, &now.name)
-                .open(switch.term, false)
-                .await
+            let session = open(now, Side::Target).await?;
+            Fence::new(&session, Side::Target, &now.name).unguard(switch.id, switch.term).await
         }
         Undo::DropReverse if switch.reverse => reverse::undo(now).await,
         Undo::DropReverse => Ok(()),

@@ -13,13 +13,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::adopt::adopt;
 use super::publications::{refuse_changed, refuse_removed};
-use crate::catalog::{Published, TableName, published_names};
+use crate::catalog::{Published, TableName, published_names, users};
 use crate::chunk::Snapshot;
-use crate::config::Config;
+use crate::config::{Config, Direction};
 use crate::connect::{ConnInfo, Mode, Session};
 use crate::copy::snapshot;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Phase, Severity};
+use crate::ledger::{DaemonState, Ledger, Phase, Severity, note_used};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -137,6 +137,7 @@ async fn watch_until_fault(
             }
             answered(Side::Source, watched.health()).await?;
             answered(Side::Target, watched.silence()).await?;
+            answered(Side::Target, watched.note_users()).await?;
             // A stream that has only just begun proves nothing: what stopped the last one may come
             // with its first message.
             if !is_first {
@@ -262,6 +263,14 @@ impl Watched {
             Err(fault) => self.ledger.record_incident(Severity::Warning, &fault).await,
             Ok(()) => Ok(()),
         }
+    }
+
+    /// After a switch, notes that somebody is still on the database that the applications have left.
+    async fn note_users(&self) -> Result<()> {
+        if self.config.direction == Direction::Forward || users(self.ledger.session()).await?.is_empty() {
+            return Ok(());
+        }
+        note_used(&self.source, self.ledger.name()).await.map_err(Fault::swapped)
     }
 
     /// Updates and deletes of tables that are published for INSERT and TRUNCATE only.

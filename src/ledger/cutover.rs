@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio_postgres::Row;
 
 use super::migration::{Ledger, Phase, fault, host};
+use crate::connect::Session;
 use crate::fault::Result;
 
 /// A switch as the ledger has it.
@@ -213,6 +214,18 @@ impl Ledger {
         Ok(self.session.execute(&sql, &parameters).await.map_err(|e| fault(&e))? == 1)
     }
 
+    /// For how many days nobody was seen on the side that the last switch has left; `None` if nobody looks.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn quiet_days(&self) -> Result<Option<f64>> {
+        let sql = "SELECT CASE WHEN reverse THEN
+                            extract(epoch FROM pg_catalog.now() - greatest(used_at, finished_at))::float8 / 86400 END
+                     FROM cdc.cutover WHERE name = $1 ORDER BY id DESC LIMIT 1";
+        let row = self.session.query_opt(sql, &[&self.name]).await.map_err(|e| fault(&e))?;
+        Ok(row.and_then(|row| row.get(0)))
+    }
+
     /// Closes it.
     ///
     /// # Errors
@@ -227,4 +240,16 @@ impl Ledger {
         let set = "outcome = $3, error = $4, pause_ms = $5, finished_at = pg_catalog.clock_timestamp()";
         self.change_switch(switch, set, &[&outcome, &error, &pause_ms]).await
     }
+}
+
+/// Notes that somebody is on the side that the last switch has left. `home` is a session to the database whose ledger
+/// knows of switches.
+///
+/// # Errors
+/// If it can't be asked.
+pub async fn note_used(home: &Session, name: &str) -> Result<()> {
+    let sql = "UPDATE cdc.cutover SET used_at = pg_catalog.now()
+                WHERE id = (SELECT max(id) FROM cdc.cutover WHERE name = $1)";
+    home.execute(sql, &[&name]).await.map_err(|e| fault(&e))?;
+    Ok(())
 }

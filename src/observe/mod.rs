@@ -3,6 +3,7 @@
 mod bars;
 mod copy;
 mod lag;
+mod old_side;
 mod report;
 mod show_copy;
 mod status;
@@ -10,6 +11,7 @@ mod tell_service;
 
 pub use bars::Screen;
 pub use lag::{Lag, Limits, Verdict};
+pub use old_side::OldSide;
 pub use report::changes;
 pub use show_copy::show_copy;
 pub use status::{Status, look, status};

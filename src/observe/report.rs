@@ -98,6 +98,26 @@ impl fmt::Display for Status {
         for repair in &self.repairs {
             writeln!(f, "  repair      {repair}")?;
         }
+        if let Some(switch) = self.switch.as_ref().filter(|switch| switch.outcome.is_none()) {
+            let open = if switch.is_held { "under way" } else { "left: run it again" };
+            writeln!(f, "  {:<12}{open}, at the step {} ({})", switch.way, switch.step, switch.holder)?;
+        }
+        if let Some(old) = &self.old_side {
+            let quiet = old.quiet_days.map_or(String::new(), |days| format!(", quiet for {days:.1} days"));
+            let used = if old.users.is_empty() { "nobody uses it" } else { "still in use" };
+            writeln!(f, "  old side    {}: {used}{quiet}", old.database)?;
+            for user in &old.users {
+                let client = user.client.as_deref().unwrap_or("the server itself");
+                writeln!(
+                    f,
+                    "              {} ({}) from {client}: {} sessions, last active {}",
+                    user.role,
+                    user.application,
+                    user.sessions,
+                    user.last_active_at.as_deref().unwrap_or("unknown")
+                )?;
+            }
+        }
         if let Some(verify) = &self.last_verify {
             writeln!(f, "  verified    {verify}")?;
         }

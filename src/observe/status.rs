@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::OldSide;
 use super::lag::{Lag, Limits, Verdict};
 use crate::config::{Config, Direction};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Repair, Skip, Verification, as_it_runs};
+use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Repair, Skip, Switch, Verification, as_it_runs};
 use crate::lsn::Lsn;
 use crate::replication::Slot;
 
@@ -42,6 +43,10 @@ pub struct Status {
     pub source_error: Option<String>,
     /// The transactions that the operator has had skipped: the target lacks their changes.
     pub skipped: Skipped,
+    /// The cutover or rollback that began last; null if there was none, or the database that knows can't be reached.
+    pub switch: Option<Switch>,
+    /// Who still uses the database that the applications have left; null if they haven't, or it can't be reached.
+    pub old_side: Option<OldSide>,
     /// What is asked to be copied again and is not yet over.
     pub repairs: Vec<Repair>,
     /// The verification that has ended last; null if there was none.
@@ -168,6 +173,8 @@ pub async fn look(
         slot: None,
         source_error: None,
         skipped: if has_ledger { skipped(ledger).await? } else { Skipped::default() },
+        switch: None,
+        old_side: None,
         repairs: if has_ledger { ledger.open_repairs().await? } else { Vec::new() },
         last_verify: if has_ledger { ledger.last_verification().await? } else { None },
         incidents: if has_ledger { ledger.incidents(incidents).await? } else { Vec::new() },
@@ -176,8 +183,38 @@ pub async fn look(
         Ok(source) => ask_source(source, config, &mut status).await.err().map(|fault| fault.to_string()),
         Err(fault) => Some(fault.to_string()),
     };
+    if let Err(fault) = look_at_switch(config, ledger, source, &mut status).await {
+        tracing::debug!("what became of the last switch is not known: {fault}");
+    }
     status.verdict = verdict(&status, limits);
     Ok(status)
+}
+
+/// Adds the last switch, and who is on the side that it has left.
+async fn look_at_switch(
+    config: &Config,
+    ledger: &Ledger,
+    source: Result<&Session, &Fault>,
+    status: &mut Status,
+) -> Result<()> {
+    let own;
+    let (home, old, database) = match config.direction {
+        Direction::Forward => (ledger, source.ok(), &config.source),
+        Direction::Reverse => {
+            let (info, side) = config.home();
+            let session = Session::open(info, side, &format!("cdc_{} status", config.name)).await?;
+            own = Ledger::new(Arc::new(session), &config.name);
+            (&own, Some(ledger.session()), &config.target)
+        }
+    };
+    if !home.exists().await? {
+        return Ok(());
+    }
+    status.switch = home.last_switch().await?;
+    if let Some(old) = old {
+        status.old_side = OldSide::look(old, database.to_string(), home).await?;
+    }
+    Ok(())
 }
 
 fn verdict(status: &Status, limits: &Limits) -> Verdict {

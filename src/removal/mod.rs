@@ -35,6 +35,9 @@ impl Removal {
     /// count as ours.
     pub async fn begin(config: &Config, is_forced: bool) -> Result<Self> {
         let forward = Part::look(config.clone(), is_forced).await?;
+        if !is_forced {
+            forward.refuse_in_use().await?;
+        }
         let back = forward.look_back().await?;
         Ok(Self { is_forced, forward, back })
     }

@@ -13,6 +13,7 @@ use crate::engine::end_leftovers;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::{Ledger, Origin, Phase};
 use crate::limits;
+use crate::observe::OldSide;
 use crate::replication::Slot;
 use crate::schema::{self, Held, NotPutBack, Until};
 
@@ -112,6 +113,22 @@ impl Part {
             }
         };
         Ok(Self { config, is_forced, target, source })
+    }
+
+    /// Refuses as long as somebody still uses the source that the applications have left.
+    pub(super) async fn refuse_in_use(&self) -> Result<()> {
+        let (Ok(target), Ok(source)) = (&self.target, &self.source) else { return Ok(()) };
+        if target.known.is_none() {
+            return Ok(());
+        }
+        let database = self.config.source.to_string();
+        let old = OldSide::look(source.session(), database, &target.ledger).await?;
+        match old.and_then(|old| old.in_use()) {
+            None => Ok(()),
+            Some(why) => Err(Fault::person(format!("the old database is not to be given up yet: {why}"))
+                .on(Side::Source)
+                .remedy("cdc status names who is there; if you are sure all the same: cdc drop --force")),
+        }
     }
 
     /// The same for the way back, if there was ever one, on either database.

@@ -179,7 +179,18 @@ async fn without_a_way_back(pair: &mut Pair) {
     );
     let (_, report) = switch(pair, &["cutover", "--yes"]);
     assert!(report["error"].as_str().unwrap().contains("nothing is replicated any more"), "{report:#}");
+    // The test itself is still there.
+    let status = pair.status();
+    assert_eq!(
+        (&status["verdict"], &status["old_side"]["quiet_days"]),
+        (&"done".into(), &Value::Null),
+        "{status:#}"
+    );
+    assert!(!status["old_side"]["users"].as_array().unwrap().is_empty(), "{status:#}");
     let output = pair.run(&["drop", "--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is still connected to"));
+    let output = pair.run(&["drop", "--yes", "--force"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     for client in [&pair.source, &pair.target] {
         let left = "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = 'cdc')

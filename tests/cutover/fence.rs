@@ -83,8 +83,8 @@ async fn a_fence_holds(pair: &Pair) {
     let fence = Fence::new(&ours, Side::Source, &config.name);
     let client = connect(&pair.source_url).await;
     assert_eq!(fence.state().await.unwrap(), None);
-    fence.make(&config, 10).await.unwrap();
-    fence.make(&config, 10).await.unwrap();
+    fence.make(&config, 1, 10).await.unwrap();
+    fence.make(&config, 1, 10).await.unwrap();
     client.batch_execute("INSERT INTO plain VALUES (3, 'before')").await.unwrap();
 
     // A table that has come meanwhile is fenced, too.
@@ -188,7 +188,7 @@ async fn a_fence_closes_among_writers_that_never_rest() {
     let config = config(&pair);
     let (ours, watcher) = (session(&config).await, session(&config).await);
     let fence = Fence::new(&ours, Side::Source, &config.name);
-    fence.make(&config, 1).await.unwrap();
+    fence.make(&config, 1, 1).await.unwrap();
     let mut writers = Vec::new();
     for writer in 0..6_usize {
         let url = pair.source_url.clone();
