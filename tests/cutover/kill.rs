@@ -55,6 +55,8 @@ async fn a_switch_that_is_killed_ends_switched_or_undone() {
         let writer = (!is_moved).then(|| {
             tokio::spawn(write([pair.source_url.clone(), pair.target_url.clone()], Arc::clone(&stop)))
         });
+        let last =
+            number(&connect(&pair.target_url).await, "SELECT coalesce(max(id), 0) FROM cdc.cutover").await;
         let mut child = begin(&pair, &[way, "--yes"]);
         tokio::time::sleep(Duration::from_millis(rng.u64(0..1_800))).await;
         if rng.u8(..) < 180 {
@@ -66,11 +68,13 @@ async fn a_switch_that_is_killed_ends_switched_or_undone() {
             tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
         }
         let sql = "SELECT outcome, decided_at IS NOT NULL AND opened_at IS NOT NULL, step, error
-                     FROM cdc.cutover WHERE name = $1 ORDER BY id DESC LIMIT 1";
+                     FROM cdc.cutover WHERE name = $1 AND id > $2 ORDER BY id DESC LIMIT 1";
         let deadline = Instant::now() + Duration::from_secs(40);
         let target = connect(&pair.target_url).await;
+        // An INSERT of a command that was killed can still come.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let is_switched = loop {
-            let row = target.query_opt(sql, &[&pair.name]).await.unwrap_or(None);
+            let row = target.query_opt(sql, &[&pair.name, &last]).await.unwrap();
             let (outcome, is_open) = row
                 .as_ref()
                 .map_or((None, false), |row| (row.get::<_, Option<String>>(0), row.get::<_, bool>(1)));
@@ -95,7 +99,8 @@ async fn a_switch_that_is_killed_ends_switched_or_undone() {
             (&pair.source_url, &pair.target_url)
         };
         assert!(takes_writes(new).await, "round {round}");
-        if is_moved {
+        // The target is fenced only once the applications have been there.
+        if outcomes[1] > 0 {
             assert!(!takes_writes(old).await, "round {round}");
         }
         stop.store(true, Relaxed);
