@@ -9,6 +9,7 @@
 //!   growth             what a change costs in longer backlogs, larger transactions and more tables
 //!   copy               rows that are there before: native, cdc, pgcopydb, pg_dump to psql
 //!   verify             cdc verify beside sums by hand
+//!   switch             for how long writes rest in a cutover or a rollback
 //! ```
 //!
 //! `CDC_BENCH_PERCENT` of the rows (100), `CDC_BENCH_TURNS` turns of each kind (3). The table and the chart go
@@ -20,13 +21,16 @@ mod apply;
 mod copy;
 mod growth;
 mod latency;
+#[path = "../tests/support/pooler.rs"]
+mod pooler;
 mod support;
+mod switch;
 mod verify;
 
 use support::report::Report;
 use support::{Servers, assert_parts, is_wanted};
 
-const PARTS: [&str; 9] = ["w1", "w2", "w3", "w4u", "w4d", "latency", "growth", "copy", "verify"];
+const PARTS: [&str; 10] = ["w1", "w2", "w3", "w4u", "w4d", "latency", "growth", "copy", "verify", "switch"];
 
 #[tokio::main]
 async fn main() {
@@ -45,6 +49,9 @@ async fn main() {
     }
     if is_wanted("verify") {
         verify::run(&servers, &mut report).await;
+    }
+    if is_wanted("switch") {
+        switch::run(&servers, &mut report).await;
     }
     report.print();
 }

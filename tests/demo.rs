@@ -114,6 +114,9 @@ fn the_demo_ends_identical_and_leaves_nothing_behind() {
         "finds them:\n           different public.clients id=",
         ": total_spent, visit_history\n           extra public.companies id=1\n           missing public.reminders id=",
         "(3 tables), and verifies them",
+        "cdc cutover: the target takes the writes, and the source refuses them; nothing could be written for ",
+        "the application changes 100 rows there",
+        "cdc rollback: the source takes the writes again; nothing could be written for ",
         "rows in 13 tables\n",
         "\nidentical  ",
     ] {

@@ -9,10 +9,17 @@ use super::until;
 
 /// `cdc`, as the migration of this name between these databases.
 pub fn cdc(name: &str, source_url: &str, target_url: &str) -> Command {
+    cdc_with(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cdc.toml").as_ref(), name, source_url, target_url)
+}
+
+/// The same with another configuration.
+pub fn cdc_with(config: &std::path::Path, name: &str, source_url: &str, target_url: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cdc"));
-    command
-        .args(["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cdc.toml"), "--name", name])
-        .envs([("CDC_SOURCE_URL", source_url), ("CDC_TARGET_URL", target_url), ("CDC_LOG", "error")]);
+    command.arg("--config").arg(config).args(["--name", name]).envs([
+        ("CDC_SOURCE_URL", source_url),
+        ("CDC_TARGET_URL", target_url),
+        ("CDC_LOG", "error"),
+    ]);
     command
 }
 

@@ -30,8 +30,10 @@ pub async fn users(old: &Session) -> Result<Vec<User>> {
             "SELECT coalesce(usename::text, '?'), coalesce(nullif(application_name, ''), 'no application name'),
                     host(client_addr), count(*), pg_catalog.to_json(max(state_change)) #>> '{}'
                FROM pg_catalog.pg_stat_activity
-              WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend'
-                AND application_name !~ '^cdc_' AND pid <> pg_catalog.pg_backend_pid()
+              WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
+                -- Of another role's session an ordinary one sees neither; ours are of the same role.
+                AND usename IS NOT NULL AND coalesce(backend_type = 'client backend', true)
+                AND coalesce(application_name !~ '^cdc_', true)
               GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3",
             &[],
         )

@@ -125,8 +125,7 @@ impl Run {
             return self.do_step(step).await;
         }
         if step == Step::Pause || step == Step::Fence {
-            let deadline = *self.deadline.get_or_insert(Instant::now() + self.now.cutover.pause);
-            self.deadline = Some(deadline);
+            self.deadline.get_or_insert(Instant::now() + self.now.cutover.pause);
         }
         let deadline = self.deadline.filter(|_| step.writes_rest());
         let (mut is_held, pause) = (self.is_held.clone(), self.now.cutover.pause);

@@ -10,7 +10,7 @@ use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Ledger, Switch};
 use crate::limits;
 use crate::preflight::{Finding, Severity};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, shutdown};
 
 use super::Event;
 use super::check::Ends;
@@ -191,7 +191,31 @@ async fn carry_out(
             return Err(side_of(&now, fault));
         }
     };
-    let mut failed = None;
+    let failed = go_through(&mut run, first, tell, stop, &mut report).await;
+    report.pause_ms = run.pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+    report.outcome = Outcome::Switched;
+    report.writable = Some(now.target.to_string());
+    if let Some((step, fault)) = failed {
+        let fault = side_of(&now, fault);
+        tell(&Event::Failed(step, &fault));
+        report.failed_step = Some(step);
+        report.error = Some(fault.to_string());
+        let began = Instant::now();
+        let undone = turn_back(&mut run, step, options, tell).await;
+        conclude(&now, undone, began, &mut report);
+    }
+    lease.abort();
+    Ok(report)
+}
+
+/// Does one step after the other; gives the one that has failed.
+async fn go_through(
+    run: &mut Run,
+    first: Step,
+    tell: &(dyn Fn(&Event<'_>) + Sync),
+    stop: &mut Shutdown,
+    report: &mut Report,
+) -> Option<(Step, Fault)> {
     for step in Step::ALL.into_iter().filter(|step| *step >= first) {
         if run.has_nothing_in(step) {
             continue;
@@ -204,26 +228,10 @@ async fn carry_out(
                 tell(&Event::Done(&done));
                 report.steps.push(done);
             }
-            Err(fault) => {
-                failed = Some((step, fault));
-                break;
-            }
+            Err(fault) => return Some((step, fault)),
         }
     }
-    report.pause_ms = run.pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-    report.outcome = Outcome::Switched;
-    report.writable = Some(now.target.to_string());
-    if let Some((step, fault)) = failed {
-        let fault = side_of(&now, fault);
-        tell(&Event::Failed(step, &fault));
-        report.failed_step = Some(step);
-        report.error = Some(fault.to_string());
-        let began = Instant::now();
-        let undone = turn_back(&mut run, step, options, tell, stop).await;
-        conclude(&now, undone, began, &mut report);
-    }
-    lease.abort();
-    Ok(report)
+    None
 }
 
 fn conclude(now: &Config, undone: Result<Outcome>, began: Instant, report: &mut Report) {
@@ -255,7 +263,6 @@ async fn turn_back(
     step: Step,
     options: &Options,
     tell: &(dyn Fn(&Event<'_>) + Sync),
-    stop: &mut Shutdown,
 ) -> Result<Outcome> {
     let home = home(&run.now).await?;
     let Some(switch) = home.last_switch().await?.filter(|switch| switch.id == run.switch.id) else {
@@ -273,7 +280,7 @@ async fn turn_back(
             Err(not_finished(&switch))
         }
         Step::Switch | Step::Resume | Step::Smoke => {
-            after_the_decision(run, &home, &switch, step, options, tell, stop).await
+            after_the_decision(run, &home, &switch, step, options, tell).await
         }
         _ => Err(not_finished(&switch)),
     }
@@ -315,7 +322,6 @@ async fn after_the_decision(
     step: Step,
     options: &Options,
     tell: &(dyn Fn(&Event<'_>) + Sync),
-    stop: &mut Shutdown,
 ) -> Result<Outcome> {
     let has_turned = home.course().await?.direction != run.now.direction;
     if !has_turned && run.close_new().await? {
@@ -338,11 +344,8 @@ async fn after_the_decision(
             )));
     }
     held(home.conclude_switch(switch, "switched", Some("a hook has failed"), pause).await?)?;
-    if options.force && stop.is_requested() {
-        return Err(not_finished(switch));
-    }
     let back = Options { way: Way::from(run.now.direction.turned()), force: true, ..options.clone() };
-    let report = Box::pin(switch_back(&run.now, &back, tell, stop)).await?;
+    let report = Box::pin(switch_back(&run.now, &back, tell)).await?;
     match report.outcome {
         Outcome::Switched => Ok(Outcome::Undone),
         _ => Err(Fault::person(format!("going back has failed, too: {}", report.error.unwrap_or_default()))
@@ -351,13 +354,10 @@ async fn after_the_decision(
 }
 
 /// The same plan in the other direction, without hooks that could send it round again.
-async fn switch_back(
-    now: &Config,
-    options: &Options,
-    tell: &(dyn Fn(&Event<'_>) + Sync),
-    stop: &mut Shutdown,
-) -> Result<Report> {
+async fn switch_back(now: &Config, options: &Options, tell: &(dyn Fn(&Event<'_>) + Sync)) -> Result<Report> {
     let mut config = now.clone();
     config.cutover.smoke = None;
-    switch(&config, options, tell, stop).await
+    // Whoever has asked to stop wants exactly this.
+    let (_never, mut stop) = shutdown();
+    switch(&config, options, tell, &mut stop).await
 }

@@ -8,6 +8,7 @@
 //!                └──────► cdc status, many times ◄─────────────┘
 //!                └──────► compare, at the end    ◄─────────────┤
 //!                └──────► cdc verify, cdc repair ◄── rows that somebody changes
+//!                └──────► cdc cutover, cdc rollback: there and back
 //!                └──────► cdc check before, cdc schema diff afterwards
 //! ```
 //!
@@ -26,7 +27,7 @@ pub use screen::Screen;
 use std::time::{Duration, Instant};
 
 use self::migration::Migration;
-use self::proof::{compare_schemas, look_first, prove};
+use self::proof::{compare_schemas, look_first, prove, switch};
 use self::screen::{count, size};
 use self::servers::{EXAMPLE, Servers};
 use self::summary::{Copied, Killed, Summary};
@@ -133,6 +134,7 @@ async fn to_the_end(plan: &Plan, servers: &Servers, screen: &mut Screen) -> Resu
     if comparison.is_equal() {
         compare_schemas(servers, screen).await?;
         prove(servers, screen).await?;
+        switch(servers, screen).await?;
         comparison = compared(servers, screen, "every row of every table is compared once more").await?;
     }
     migration.stop().await?;

@@ -78,6 +78,29 @@ pub(super) async fn prove(servers: &Servers, screen: &mut Screen) -> Result<()> 
     Ok(())
 }
 
+/// Moves the application to the target, lets it write there, and moves it back.
+///
+/// # Errors
+/// If it doesn't get there, or back.
+pub(super) async fn switch(servers: &Servers, screen: &mut Screen) -> Result<()> {
+    for (way, what) in [
+        ("cutover", "the target takes the writes, and the source refuses them"),
+        ("rollback", "the source takes the writes again"),
+    ] {
+        screen.busy(&format!("cdc {way}"));
+        let (status, report) = run(servers, &[way, "--yes", "--json"]).await?;
+        if status != Some(0) {
+            return Err(failed(&format!("cdc {way} has failed"), &report));
+        }
+        screen.step(&format!("cdc {way}: {what}; nothing could be written for {} ms", report["pause_ms"]));
+        if way == "cutover" {
+            let rows = servers.use_target().await?;
+            screen.detail(&format!("the application changes {rows} rows there"));
+        }
+    }
+    Ok(())
+}
+
 /// What a command prints as JSON, and its exit status.
 async fn run(servers: &Servers, arguments: &[&str]) -> Result<(Option<i32>, Value)> {
     let mut command = tokio::process::Command::from(command(&servers.arguments(), arguments)?);

@@ -93,11 +93,10 @@ impl Servers {
     /// Makes both databases, and fills the source's.
     pub(super) async fn furnish(&self, scale: u32) -> Result<Stock> {
         let database = format!("CREATE DATABASE {} OWNER {OWNER}", EXAMPLE.name());
-        for (side, cluster, may) in
-            [(Side::Source, &self.source, "REPLICATION"), (Side::Target, &self.target, "NOREPLICATION")]
-        {
+        // On the target it replicates for the way back.
+        for (side, cluster) in [(Side::Source, &self.source), (Side::Target, &self.target)] {
             let admin = connect(side, &cluster.url("postgres")).await?;
-            for sql in [&format!("CREATE ROLE {OWNER} LOGIN {may}; {ROLES}"), &database] {
+            for sql in [&format!("CREATE ROLE {OWNER} LOGIN REPLICATION; {ROLES}"), &database] {
                 let made = admin.batch_execute(sql).await;
                 made.map_err(|e| Fault::sql(side, "making the demo's database", &e))?;
             }
@@ -123,6 +122,13 @@ impl Servers {
         let mut made: Vec<String> = row.get(0);
         made.sort();
         Ok(made)
+    }
+
+    /// What the application does once it is there: changes some rows, and gives how many.
+    pub(super) async fn use_target(&self) -> Result<u64> {
+        let target = connect(Side::Target, &self.target_url()).await?;
+        let sql = "UPDATE clients SET total_spent = total_spent + 1 WHERE id IN (SELECT id FROM clients ORDER BY id LIMIT 100)";
+        target.execute(sql, &[]).await.map_err(|e| Fault::sql(Side::Target, "writing to the target", &e))
     }
 
     /// The position up to which the source has written.
