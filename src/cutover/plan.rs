@@ -29,18 +29,9 @@ impl Way {
         }
     }
 
-    /// The side that the applications leave.
+    /// The side that the applications go to.
     #[must_use]
-    pub fn old(self) -> Side {
-        match self {
-            Self::Cutover => Side::Source,
-            Self::Rollback => Side::Target,
-        }
-    }
-
-    /// The side that they go to.
-    #[must_use]
-    pub fn new(self) -> Side {
+    pub fn new_side(self) -> Side {
         match self {
             Self::Cutover => Side::Target,
             Self::Rollback => Side::Source,

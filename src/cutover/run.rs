@@ -263,14 +263,14 @@ impl Run {
             _ => &config.smoke,
         };
         let Some(command) = command else { return Ok(None) };
-        let end = |side| if self.way.new() == side { &self.now.target } else { &self.now.source };
+        let end = |side| if self.way.new_side() == side { &self.now.target } else { &self.now.source };
         let mut variables = vec![
             ("CDC_STEP", step.as_str().to_owned()),
             ("CDC_NAME", self.now.name.clone()),
             ("CDC_DIRECTION", self.way.as_str().to_owned()),
             ("CDC_SOURCE", end(Side::Source).to_string()),
             ("CDC_TARGET", end(Side::Target).to_string()),
-            ("CDC_NEW_SIDE", self.way.new().to_string()),
+            ("CDC_NEW_SIDE", self.way.new_side().to_string()),
         ];
         variables.extend(self.pause.map(|pause| ("CDC_PAUSE_MS", pause.as_millis().to_string())));
         hooks::run(step, command, &variables, config.hook_timeout).await.map(|()| None)

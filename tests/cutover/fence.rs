@@ -146,7 +146,8 @@ async fn someone_is_in_the_way(pair: &Pair, config: &Config, fence: &Fence<'_>, 
         tokio::time::sleep(Duration::from_millis(700)).await;
         slow.batch_execute("COMMIT").await
     });
-    (closed.unwrap(), committed.unwrap());
+    closed.unwrap();
+    committed.unwrap();
     writes_nothing(pair, &other).await;
     fence.open(12, false).await.unwrap();
 
@@ -190,11 +191,11 @@ async fn a_fence_closes_among_writers_that_never_rest() {
     let fence = Fence::new(&ours, Side::Source, &config.name);
     fence.make(&config, 1, 1).await.unwrap();
     let mut writers = Vec::new();
-    for writer in 0..6_usize {
+    for writer in 0..6_i32 {
         let url = pair.source_url.clone();
         writers.push(tokio::spawn(async move {
             let client = connect(&url).await;
-            let (mut committed, mut rng) = (0, fastrand::Rng::with_seed(writer as u64));
+            let (mut committed, mut rng) = (0, fastrand::Rng::with_seed(writer.unsigned_abs().into()));
             loop {
                 // Each in an order of its own: some of these even lock in opposite orders.
                 let updates: String = (0..6)
@@ -226,7 +227,7 @@ async fn a_fence_closes_among_writers_that_never_rest() {
         let (writer, committed) = writer.await.unwrap();
         let sum = "SELECT sum(n)::bigint FROM (SELECT * FROM t0 UNION ALL SELECT * FROM t1 UNION ALL SELECT * FROM t2
              UNION ALL SELECT * FROM t3 UNION ALL SELECT * FROM t4 UNION ALL SELECT * FROM t5) AS t WHERE id = $1";
-        let n: i64 = pair.source.query_one(sum, &[&(writer as i32 + 1)]).await.unwrap().get(0);
+        let n: i64 = pair.source.query_one(sum, &[&(writer + 1)]).await.unwrap().get(0);
         assert_eq!(n, 6 * committed, "of writer {writer}");
     }
 }

@@ -1,6 +1,6 @@
 //! The switch, end to end.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "all of it is a test")]
 
 #[path = "../support/mod.rs"]
 mod support;
