@@ -56,6 +56,12 @@
 //! what differs is copied again by the daemon, through the same chunks ([`copy`](mod@copy)), when somebody asks for it in
 //! the ledger. [`schema::diff()`] and [`integrity`] look at what isn't rows.
 //!
+//! # How the applications move
+//!
+//! [`cutover`] is a plan of steps: it fences the source, waits until the stream has brought everything over, sets
+//! sequences, puts back what was held back, and opens the target; a rollback is the same plan the other way round. Who
+//! carries it out holds a lease in the ledger, so a command that is killed is undone, or finished, by the daemon.
+//!
 //! # What happens when something fails
 //!
 //! Every failure is a [`fault::Fault`], and its [`fault::Reaction`] decides: what passes by itself is

@@ -1,7 +1,7 @@
 //! The plan as data: the steps, their order, and what is undone when. Pure.
 //!
 //! Whoever carries a plan out does the [`Act`]s of one step after the other; whoever finds one that was left does
-//! what [`recovery`] says. [`super::simulator`] does the same with nothing but these, and kills at every point.
+//! what [`recovery`] says. The simulator does the same with nothing but these, and kills at every point.
 
 use std::time::Duration;
 

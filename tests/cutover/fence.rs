@@ -9,7 +9,7 @@ use cdc::fault::Side;
 use futures_util::SinkExt;
 use tokio_postgres::Client;
 
-use crate::support::pair::{Pair, connect};
+use crate::support::pair::{Pair, connect, is_since};
 
 const TABLES: &str = "
     CREATE TABLE plain (id int PRIMARY KEY, name text);
@@ -60,6 +60,9 @@ async fn writes_nothing(pair: &Pair, client: &Client) {
                                (SELECT array_agg(c) FROM parent c))";
     let before: String = pair.source.query_one(state, &[]).await.unwrap().get(0);
     for write in WRITES {
+        if write.starts_with("MERGE") && !is_since(15, client).await {
+            continue;
+        }
         assert_eq!(refusal(client, write).await, "25006", "{write}");
     }
     // The server answers a COPY only when the rows have come; the connection is of no use then.

@@ -27,12 +27,15 @@ async fn no_transaction_of_pgbench_fails_or_is_lost_there_and_back() {
     let (old, new) = (server(source()).await, server(target()).await);
     let mut pair = Pair::on(&old, &new, "bench").await;
     let pooler = Pooler::start(old.port(), "transaction").await;
-    let made = pgbench(&pair.source_url, &["-i", "-q", "-s", "2"]).stderr(Stdio::null()).status().unwrap();
-    assert!(made.success());
-    pair.write("ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY").await;
+    for (url, steps) in [(&pair.source_url, "dtgp"), (&pair.target_url, "dtp")] {
+        let made =
+            pgbench(url, &["-i", "-q", "-s", "2", "-I", steps]).stderr(Stdio::null()).status().unwrap();
+        assert!(made.success());
+    }
+    pair.both("ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY").await;
     let port = format!("$([ $CDC_NEW_SIDE = target ] && echo {} || echo {})", new.port(), old.port());
     pair.config = format!(
-        "[schema]\ncopy = true\n[cutover]\npgbouncer = {:?}\npgbouncer_databases = [\"bench\"]\nswitch = '''{}'''\n",
+        "[cutover]\npgbouncer = {:?}\npgbouncer_databases = [\"bench\"]\nswitch = '''{}'''\n",
         pooler.url("pgbouncer"),
         pooler.switch_to(&port)
     );
