@@ -42,9 +42,15 @@ pub const GATHER: Duration = Duration::from_millis(30);
 /// How long a batch waits for more at the most then.
 pub const GATHER_MOST: Duration = Duration::from_millis(100);
 
-/// From how many changes of a table in a batch on they are applied together: with very few, preparing a statement
-/// for a set of columns that may not come again isn't worth it.
+/// From how many changes in a batch on those of each table are applied together.
 pub const SET_CHANGES: usize = 16;
+
+/// From how many changes of a table on that is done: with very few, preparing a statement for a set of columns that may
+/// not come again isn't worth it.
+pub const SET_TABLE_CHANGES: usize = 4;
+
+/// From how many new rows of a table on they come by COPY, which takes longer to begin than an INSERT.
+pub const SET_COPY_ROWS: usize = 64;
 
 /// How long a table whose changes could not be applied together is left to the path that takes them one
 /// by one.

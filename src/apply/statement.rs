@@ -299,7 +299,7 @@ impl Builder {
     }
 }
 
-fn overriding(table: &Fitted) -> &'static str {
+pub(super) fn overriding(table: &Fitted) -> &'static str {
     if table.has_identity { " OVERRIDING SYSTEM VALUE" } else { "" }
 }
 

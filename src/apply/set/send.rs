@@ -56,9 +56,12 @@ impl Encoder {
         let mut effects = BTreeMap::new();
         for (oid, group) in alone(&groups) {
             let has_gone = group.table.columns.iter().any(|column| column.is_gone);
-            if group.changes.len() >= limits::SET_CHANGES && !has_gone && !self.sets.rests(oid) {
+            if group.changes.len() >= limits::SET_TABLE_CHANGES && !has_gone && !self.sets.rests(oid) {
                 let only_inserts = self.allowed(&group.table).await? == Allowed::Inserts;
-                if let Some(net) = net(&group.table, &group.changes, only_inserts) {
+                let few = if only_inserts { limits::SET_CHANGES } else { limits::SET_TABLE_CHANGES };
+                if group.changes.len() >= few
+                    && let Some(net) = net(&group.table, &group.changes, only_inserts)
+                {
                     effects.insert(oid, net);
                 }
             }
@@ -142,10 +145,18 @@ impl Encoder {
             let (found, rows): (Vec<Key<'_>>, Vec<Row<'_>>) = rows.into_iter().unzip();
             let mut columns = keys(&found);
             let written = (0..group.table.columns.len()).filter(|i| set.has(*i));
-            columns.extend(written.map(|i| rows.iter().map(|row| text(row.value(i))).collect::<Vec<_>>()));
+            columns.extend(written.map(|i| column(&rows, i)));
             self.set(encoded, group, SetShape::Update(set), &columns, count)?;
         }
-        if inserted.is_empty() { Ok(()) } else { self.copy(encoded, group, &inserted).await }
+        let reads_text = self.allowed(&group.table).await? == Allowed::All;
+        if inserted.len() >= limits::SET_COPY_ROWS || (!reads_text && !inserted.is_empty()) {
+            return self.copy(encoded, group, &inserted).await;
+        }
+        let columns: Vec<Texts<'_>> = match inserted.is_empty() {
+            true => Vec::new(),
+            false => (0..group.table.columns.len()).map(|i| column(&inserted, i)).collect(),
+        };
+        self.set(encoded, group, SetShape::Insert, &columns, inserted.len())
     }
 
     /// Adds a statement that must touch this many rows, if there are any values for it.
@@ -171,7 +182,7 @@ impl Encoder {
 
     /// Adds a COPY of new rows.
     async fn copy(&mut self, encoded: &mut Encoded, group: &Group<'_>, rows: &[Row<'_>]) -> Result<()> {
-        encoded.script.run(&SetShape::Insert.sql(&group.table))?;
+        encoded.script.run(&SetShape::Copy.sql(&group.table))?;
         let mut gathered = BytesMut::with_capacity(limits::COPY_MESSAGE_BYTES);
         for row in rows {
             for column in 0..group.table.columns.len() {
@@ -215,6 +226,11 @@ fn text(value: Value<'_>) -> Option<&[u8]> {
         Value::Text(text) => Some(text),
         Value::Null | Value::Unchanged | Value::Binary(_) => None,
     }
+}
+
+/// A column of rows.
+fn column<'a>(rows: &[Row<'a>], column: usize) -> Texts<'a> {
+    rows.iter().map(|row| text(row.value(column))).collect()
 }
 
 /// The columns of keys; none at all of no keys.

@@ -3,7 +3,7 @@
 //! Values travel as arrays of text, one for each column, in the very bytes that the source's output
 //! functions wrote; a cast has the target's input functions read them.
 
-use crate::apply::statement::Columns;
+use crate::apply::statement::{Columns, overriding};
 use crate::apply::table::Fitted;
 use crate::catalog::quote_identifier;
 
@@ -16,8 +16,10 @@ pub(in crate::apply) enum SetShape {
     Delete,
     /// Writes these columns of rows.
     Update(Columns),
-    /// Takes in new rows (COPY).
+    /// Takes in new rows.
     Insert,
+    /// Takes in many new rows (COPY).
+    Copy,
 }
 
 impl SetShape {
@@ -50,11 +52,41 @@ impl SetShape {
                 )
             }
             Self::Insert => {
-                let names: Vec<String> = table.columns.iter().map(|c| quote_identifier(&c.name)).collect();
-                format!("COPY {} ({}) FROM STDIN", table.target.to_sql(), names.join(", "))
+                let count = table.columns.len();
+                let values: Vec<String> = table
+                    .columns
+                    .iter()
+                    .enumerate()
+                    .map(|(n, c)| format!("r.c{n}::{}", c.type_name))
+                    .collect();
+                format!(
+                    "INSERT INTO {} ({}){} SELECT {} FROM {} AS r ({})",
+                    table.target.to_sql(),
+                    columns(table),
+                    overriding(table),
+                    values.join(", "),
+                    arrays(count),
+                    names(count)
+                )
             }
+            Self::Copy => format!("COPY {} ({}) FROM STDIN", table.target.to_sql(), columns(table)),
         }
     }
+}
+
+fn columns(table: &Fitted) -> String {
+    table.columns.iter().map(|c| quote_identifier(&c.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The parameters, each a column.
+fn arrays(count: usize) -> String {
+    let arrays: Vec<String> = (1..=count).map(|n| format!("pg_catalog.unnest(${n})")).collect();
+    format!("ROWS FROM ({})", arrays.join(", "))
+}
+
+/// What the columns of [`arrays`] are called.
+fn names(count: usize) -> String {
+    (0..count).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ")
 }
 
 fn keys(table: &Fitted) -> usize {
@@ -70,8 +102,6 @@ fn keys(table: &Fitted) -> usize {
 fn found(table: &Fitted, others: usize) -> String {
     let keys: Vec<_> = table.columns.iter().filter(|column| column.is_key).collect();
     let count = keys.len() + others;
-    let arrays: Vec<String> = (1..=count).map(|n| format!("pg_catalog.unnest(${n})")).collect();
-    let names: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
     let conditions: Vec<String> = keys
         .iter()
         .enumerate()
@@ -85,10 +115,10 @@ fn found(table: &Fitted, others: usize) -> String {
         })
         .collect();
     format!(
-        "(SELECT r.*, (SELECT f.ctid FROM {} AS f WHERE {}) AS place FROM ROWS FROM ({}) AS r ({}) OFFSET 0) AS u",
+        "(SELECT r.*, (SELECT f.ctid FROM {} AS f WHERE {}) AS place FROM {} AS r ({}) OFFSET 0) AS u",
         table.only(),
         conditions.join(" AND "),
-        arrays.join(", "),
-        names.join(", ")
+        arrays(count),
+        names(count)
     )
 }
