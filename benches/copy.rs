@@ -1,5 +1,5 @@
-//! How fast rows are copied that are there before: one large table and four small ones, with secondary indexes
-//! that every way has to build.
+//! How fast rows are copied that are there before: one large table and four small ones, with nothing but their primary
+//! keys, and with secondary indexes that every way has to build.
 //!
 //! Each way gets a fresh database of the target, one after the other. Native replication takes what it is given:
 //! it gets the tables first, and their indexes, two at a time, when the rows are there.
@@ -19,8 +19,20 @@ use crate::support::{
     EVENTS, NEW_EVENTS, Servers, connect, drop_database, fresh_database, median, say, scaled, turns, until,
 };
 
-/// In the large table, and in each of the small ones.
-const ROWS: i64 = 2_000_000;
+/// What is copied.
+struct Case {
+    what: &'static str,
+    /// In the large table.
+    rows: i64,
+    has_indexes: bool,
+}
+
+const CASES: [Case; 2] = [
+    Case { what: "primary keys", rows: 5_000_000, has_indexes: false },
+    Case { what: "two more indexes", rows: 2_000_000, has_indexes: true },
+];
+
+/// In each of the small ones.
 const SMALL_ROWS: i64 = 100_000;
 const SMALL_TABLES: [&str; 4] = ["small_1", "small_2", "small_3", "small_4"];
 
@@ -55,7 +67,13 @@ struct Took {
 }
 
 pub async fn run(servers: &Servers, report: &mut Report) {
-    let rows = fill(servers).await;
+    for case in &CASES {
+        run_case(servers, report, case).await;
+    }
+}
+
+async fn run_case(servers: &Servers, report: &mut Report, case: &Case) {
+    let rows = fill(servers, case).await;
     let mut took: BTreeMap<Who, Vec<Took>> = BTreeMap::new();
     for turn in 0..turns() {
         for place in 0..WAYS.len() {
@@ -63,25 +81,28 @@ pub async fn run(servers: &Servers, report: &mut Report) {
             if who == Who::Pgcopydb && Command::new("pgcopydb").arg("--version").output().is_err() {
                 continue;
             }
-            let one = measure(servers, who).await;
-            say(format_args!("copy, {what}: {:.2} s, CPU {}", one.seconds, cpu(&one.cpu)));
+            let one = measure(servers, who, case).await;
+            say(format_args!("copy, {}, {what}: {:.2} s, CPU {}", case.what, one.seconds, cpu(&one.cpu)));
             took.entry(who).or_default().push(one);
         }
     }
     drop_database(&servers.source, DATABASE).await;
-    add(report, rows, &took);
+    add(report, case, rows, &took);
 }
 
 /// Gives how many rows there are in all tables.
-async fn fill(servers: &Servers) -> i64 {
+async fn fill(servers: &Servers, case: &Case) -> i64 {
     let client = fresh_database(&servers.source, DATABASE).await;
-    let (rows, small) = (scaled(ROWS), scaled(SMALL_ROWS));
+    let (rows, small) = (scaled(case.rows), scaled(SMALL_ROWS));
     let mut sql =
         format!("{}; {NEW_EVENTS}; INSERT INTO events SELECT * FROM new_events(1, {rows});", tables());
     for table in SMALL_TABLES {
         sql += &format!("INSERT INTO {table} SELECT * FROM new_events(1, {small});");
     }
-    client.batch_execute(&format!("{sql} DROP FUNCTION new_events; {}", INDEXES.join("; "))).await.unwrap();
+    client.batch_execute(&format!("{sql} DROP FUNCTION new_events;")).await.unwrap();
+    if case.has_indexes {
+        client.batch_execute(&INDEXES.join("; ")).await.unwrap();
+    }
     client.batch_execute("VACUUM ANALYZE").await.unwrap();
     rows + small * 4
 }
@@ -92,7 +113,7 @@ fn tables() -> String {
     format!("{EVENTS}; {}", small.join("; "))
 }
 
-async fn measure(servers: &Servers, who: Who) -> Took {
+async fn measure(servers: &Servers, who: Who, case: &Case) -> Took {
     let name = format!("copy_{who:?}").to_lowercase();
     let target = fresh_database(&servers.target, &name).await;
     let source = connect(&servers.source.url(DATABASE)).await;
@@ -110,7 +131,7 @@ async fn measure(servers: &Servers, who: Who) -> Took {
     let (source_url, target_url) = (servers.source.url(DATABASE), servers.target.url(&name));
     let mut peak = 0.0;
     match who {
-        Who::Native => with_native(&source_url, &target_url).await,
+        Who::Native => with_native(&source_url, &target_url, case).await,
         Who::Cdc => {
             let daemon = Daemon::start("copy", &source_url, &target_url);
             copied(&target).await;
@@ -147,13 +168,16 @@ async fn clean_up(who: Who, source_url: &str, target_url: &str) {
     }
 }
 
-async fn with_native(source_url: &str, target_url: &str) {
+async fn with_native(source_url: &str, target_url: &str, case: &Case) {
     let (source, target) = (connect(source_url).await, connect(target_url).await);
     target.batch_execute(&tables()).await.unwrap();
     source.batch_execute(&format!("CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES")).await.unwrap();
     let subscribe = format!("CREATE SUBSCRIPTION native CONNECTION '{source_url}' PUBLICATION {PUBLICATION}");
     target.batch_execute(&subscribe).await.unwrap();
     until(&target, "(SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel)").await;
+    if !case.has_indexes {
+        return;
+    }
     let other = connect(target_url).await;
     tokio::try_join!(target.batch_execute(INDEXES[0]), other.batch_execute(INDEXES[1])).unwrap();
 }
@@ -195,7 +219,7 @@ fn cpu(seconds: &[f64; 3]) -> String {
     seconds.map(|seconds| format!("{seconds:.1}")).join(" + ")
 }
 
-fn add(report: &mut Report, rows: i64, took: &BTreeMap<Who, Vec<Took>>) {
+fn add(report: &mut Report, case: &Case, rows: i64, took: &BTreeMap<Who, Vec<Took>>) {
     let seconds = |who| took.get(&who).map(|took| median(took.iter().map(|one| one.seconds).collect()));
     let native = seconds(Who::Native).unwrap();
     let mut table = Table::new(&["", "seconds", "rows a second", "times native", "CPU", "memory"]);
@@ -219,11 +243,11 @@ fn add(report: &mut Report, rows: i64, took: &BTreeMap<Who, Vec<Took>>) {
         ]);
     }
     let what = format!(
-        "{} rows: {} in one table with two secondary indexes, the others in four. CPU: seconds of the source's server \
-         + the target's + what runs in between.",
+        "{} rows: {} in one table, the others in four. CPU: seconds of the source's server + the target's + what runs in \
+         between.",
         number(rows as f64),
-        number(scaled(ROWS) as f64)
+        number(scaled(case.rows) as f64)
     );
-    report.bars("copy, with indexes", &bars);
-    report.section("Copy", &what, &table);
+    report.bars(&format!("copy, {}", case.what), &bars);
+    report.section(&format!("Copy, {}", case.what), &what, &table);
 }

@@ -1,5 +1,7 @@
 //! What a change costs `cdc` when there is more of everything.
 
+use tokio_postgres::Client;
+
 use crate::support::backlog::{Backlog, MARKER};
 use crate::support::report::{Report, Table, number};
 use crate::support::way::{Drain, Follower, Way};
@@ -68,9 +70,11 @@ pub async fn run(servers: &Servers, report: &mut Report) {
     for sql in [format!("{EVENTS}; {NEW_EVENTS}; {MARKER}"), tables] {
         source.batch_execute(&sql).await.unwrap();
     }
+    let native = with_native(servers, &source).await;
     let mut way = Way::new(servers, DATABASE, Follower::Cdc, false).await;
     let mut drains: [Vec<Drain>; CASES.len()] = Default::default();
-    let (mut number, mut first) = (0, 1);
+    let [.., case] = &CASES;
+    let (mut number, mut first) = (1, 1 + case.warm_up() + case.changes());
     for _ in 0..turns() {
         for (case, drains) in CASES.iter().zip(&mut drains) {
             let (warm_up, changes) = (case.warm_up(), case.changes());
@@ -86,10 +90,22 @@ pub async fn run(servers: &Servers, report: &mut Report) {
     way.end().await;
     drop(source);
     drop_database(&servers.source, DATABASE).await;
-    add(report, drains);
+    add(report, drains, native);
 }
 
-fn add(report: &mut Report, drains: [Vec<Drain>; CASES.len()]) {
+/// What the last case costs native replication.
+async fn with_native(servers: &Servers, source: &Client) -> Drain {
+    let mut way = Way::new(servers, DATABASE, Follower::Native, false).await;
+    let [.., case] = &CASES;
+    let parts = [case.body(1, case.warm_up()), case.body(1 + case.warm_up(), case.changes())];
+    let backlog = Backlog::write(source, 0, parts.each_ref().map(String::as_str)).await;
+    let drain = way.drain(&backlog).await;
+    say(format_args!("growth, {}, native: {:.2} s of CPU", case.what, drain.cpu.iter().sum::<f64>()));
+    way.end().await;
+    drain
+}
+
+fn add(report: &mut Report, drains: [Vec<Drain>; CASES.len()], native: Drain) {
     let mut table = Table::new(&[
         "",
         "changes",
@@ -101,12 +117,13 @@ fn add(report: &mut Report, drains: [Vec<Drain>; CASES.len()]) {
         "CPU",
         "memory",
     ]);
-    for (case, drains) in CASES.iter().zip(drains) {
+    let [.., last] = &CASES;
+    let drains = CASES.iter().zip(drains).map(|(case, drains)| (case, case.what, Drain::median(drains)));
+    for (case, what, drain) in drains.chain([(last, "1,000 tables, native", native)]) {
         let changes = case.changes() as f64;
-        let drain = Drain::median(drains);
         let cpu = drain.cpu.map(|seconds| seconds * 100_000.0 / changes);
         let mut row = vec![
-            case.what.to_owned(),
+            what.to_owned(),
             number(changes),
             number(case.in_transaction as f64),
             number(changes / drain.seconds),
