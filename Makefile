@@ -18,7 +18,7 @@ demo: servers ## a migration between two throw-away servers, from the copy to th
 
 # The files of tests. Most tests wait for a server most of the time, and those of LONG for several minutes.
 TESTS = $(patsubst tests/%,%,$(patsubst %.rs,%,$(patsubst %/main.rs,%,$(wildcard tests/*.rs tests/*/main.rs))))
-LONG = torture stream_examples vector
+LONG = torture stream_examples vector cutover reverse
 # Those that run once more without a superuser.
 AS_OWNER = stream stream_columns stream_identity stream_partitions stream_blocked copy_tables copy_moves drop \
            examples repair skip status
@@ -79,7 +79,7 @@ test-matrix: PACKAGES = pgbouncer
 test-matrix: servers ## the end-to-end tests between the versions 14 to 18 (PAIRS="15:17 ..."), each fetched once, and a table of the results
 	@tests/servers/matrix.sh $(PAIRS)
 
-# Parts of the benchmark, all without it: w1 w2 w3 w4u w4d latency growth copy verify.
+# Parts of the benchmark, all without it: w1 w2 w3 w4u w4d latency growth copy verify switch.
 ONLY =
 
 .PHONY: bench
