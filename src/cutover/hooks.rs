@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -17,8 +17,12 @@ pub type Variables = Vec<(&'static str, String)>;
 /// How long what a hook has said last is waited for.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// Waits for a word of this command, and ends the hook with all that it has started if that dies without one.
+const WATCHED: &str =
+    "exec 3<&0 0</dev/null; (read -r word <&3 || kill -KILL 0) & exec 3<&-; exec /bin/sh -c \"$1\"";
+
 /// Runs a hook in a shell and a process group of its own. What it says goes to the log, line by line. At the deadline,
-/// or when nobody waits for it any more, the whole group is killed.
+/// when nobody waits for it any more, and when this command is killed, the whole group is killed.
 ///
 /// # Errors
 /// If it can't be run, fails, or takes too long.
@@ -30,20 +34,25 @@ pub async fn run(step: Step, command: &str, variables: &Variables, deadline: Dur
         ))
     };
     let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
+        .args(["-c", WATCHED, "sh", command])
         .envs(variables.iter().map(|(name, value)| (*name, value)))
         .env_remove("CDC_SOURCE_URL")
         .env_remove("CDC_TARGET_URL")
+        .env_remove("PGPASSWORD")
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| failed(format!("can't be run: {e}")))?;
-    let group = Group(child.id());
+    let (group, word) = (Group(child.id()), child.stdin.take());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let told = tokio::spawn(async move { tokio::join!(tell(step, stdout), tell(step, stderr)) });
     let ended = timeout(deadline, child.wait()).await;
+    if let (Ok(_), Some(mut word)) = (&ended, word) {
+        // Nobody hears it if the hook has ended its whole group.
+        let _ = word.write_all(b"ended\n").await;
+    }
     // What it has left running may keep the pipes open.
     let _ = timeout(LAST_WORDS, told).await;
     let status = match ended {
@@ -123,6 +132,29 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(std::fs::read_to_string(mark.path()).unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_hook_dies_with_the_command_and_keeps_what_it_leaves_running() {
+        let mark = tempfile::NamedTempFile::new().unwrap();
+        let path = mark.path().display();
+        let command = format!("(sleep 1; echo left >> {path}) >/dev/null 2>&1 & wait; echo here >> {path}");
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", WATCHED, "sh", &command])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // As the kernel does when this command is killed.
+        drop(child.stdin.take());
+        assert_eq!(child.wait().await.unwrap().signal(), Some(9));
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert_eq!(std::fs::read_to_string(mark.path()).unwrap(), "");
+
+        hook(&format!("(sleep 0.3; echo left >> {path}) >/dev/null 2>&1 &")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        assert_eq!(std::fs::read_to_string(mark.path()).unwrap(), "left\n");
     }
 
     #[tokio::test]
