@@ -4,53 +4,12 @@
 
 mod support;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use cdc::demo::{Cluster, Stop};
+use support::disk::{Disk, say_loudly};
 use support::pair::{Pair, number};
-
-/// Tells that something could not be tested here, past the capture of a test's output.
-fn say_loudly(what: &str) {
-    let _ = writeln!(std::io::stderr(), "\n!!! NOT TESTED HERE: {what}\n");
-}
-
-fn runs(command: &mut Command) -> bool {
-    command.output().is_ok_and(|output| output.status.success())
-}
-
-/// A file system of its own, of so many bytes; unmounted when it is dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// Mounted there, if that is possible here (it takes root), and owned as `like` is.
-    fn mount(at: &Path, size: &str, like: &Path) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = runs(
-            Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"])
-                .arg(at),
-        );
-        if !mounted {
-            say_loudly("a full disk, as nothing can be mounted");
-            return None;
-        }
-        let disk = Self(at.to_owned());
-        assert!(runs(Command::new("chown").arg(format!("--reference={}", like.display())).arg(at)));
-        Some(disk)
-    }
-
-    fn resize(&self, size: &str) {
-        assert!(runs(Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0)));
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = runs(Command::new("umount").arg("--lazy").arg(&self.0));
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_on_either_side_is_told_and_waited_for() {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test file uses its own part of it")]
 
 pub mod churn;
+pub mod disk;
 pub mod pair;
 pub mod pooler;
 pub mod proxy;
