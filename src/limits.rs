@@ -301,10 +301,16 @@ pub const AWAY_LEAST: Duration = Duration::from_secs(30 * 60);
 /// How often a fence is tried whose locks were not to be had.
 pub const FENCE_RETRY: Duration = Duration::from_millis(100);
 
+/// What locking a table and switching its trigger on takes, for an estimate.
+pub const FENCE_TABLE: Duration = Duration::from_micros(200);
+
 /// How often it is looked who is in its way.
 pub const FENCE_LOOK: Duration = Duration::from_millis(30);
 
-/// How long making a fence, opening or removing it is tried for a table that somebody has locked.
+/// How long making the trigger of a table is tried that somebody has locked, before it is left for later.
+pub const FENCE_MAKE: Duration = Duration::from_secs(1);
+
+/// How long removing a fence is tried for a table that somebody has locked.
 pub const FENCE_DDL: Duration = Duration::from_secs(30);
 
 /// How long writes may rest in a switch, if the configuration doesn't say otherwise.
@@ -327,6 +333,13 @@ pub const CUTOVER_LAG: Duration = Duration::from_secs(5);
 
 /// From how long on a transaction is in the way of a switch.
 pub const CUTOVER_TRANSACTION: Duration = Duration::from_secs(30);
+
+/// How long the answer to a decision is waited for, and as long again whether it was one is asked for. Then it is given
+/// up.
+pub const CUTOVER_ANSWER: Duration = Duration::from_millis(700);
+
+/// How long what is left to undo is tried by the command, when the old side takes writes again.
+pub const CUTOVER_TIDY: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether the other side has everything.
 pub const CUTOVER_POLL: Duration = Duration::from_millis(5);

@@ -22,19 +22,3 @@ create table if not exists cdc.fence (
 
 -- Counts the statements that were seen by a watch, whether their transactions are committed or not.
 create sequence if not exists cdc.written;
-
-create or replace function cdc.refuse_write() returns trigger language plpgsql as $$
-begin
-  raise exception using
-    errcode = 'read_only_sql_transaction',
-    message = pg_catalog.format('%I.%I takes no writes: this database has moved to another server, or is moving now',
-                                tg_table_schema, tg_table_name),
-    hint = 'Try again in a moment; if that doesn''t help, connect to the new server.';
-end $$;
-
--- Whoever writes needn't be allowed to use the sequence.
-create or replace function cdc.note_write() returns trigger language plpgsql security definer set search_path = '' as $$
-begin
-  perform pg_catalog.nextval('cdc.written');
-  return null;
-end $$;

@@ -1,6 +1,6 @@
 -- The tables that a fence around these ($1: schemas, $2: names) needs a trigger on, as a statement's triggers are those
 -- of the table that it names: the tables, their partitions and whatever inherits from them, and their parents; with
--- how the triggers $3 (the fence's) and $4 (the watch's) are switched, null if there is none.
+-- how the trigger $3 is switched, null if there is none.
 with recursive given as (
   select c.oid
     from unnest($1::text[], $2::text[]) as g (schema_name, table_name)
@@ -18,8 +18,7 @@ with recursive given as (
 select c.oid,
        n.nspname::text as schema_name,
        c.relname::text as table_name,
-       (select t.tgenabled::text from pg_catalog.pg_trigger t where t.tgrelid = c.oid and t.tgname = $3) as fence,
-       (select t.tgenabled::text from pg_catalog.pg_trigger t where t.tgrelid = c.oid and t.tgname = $4) as watch,
+       (select t.tgenabled::text from pg_catalog.pg_trigger t where t.tgrelid = c.oid and t.tgname = $3) as trigger,
        case
          when not pg_catalog.pg_has_role(c.relowner, 'USAGE')
          then format('GRANT %I TO %I', pg_catalog.pg_get_userbyid(c.relowner), current_user)

@@ -77,7 +77,10 @@ fn text(report: &Report, config: &Config) -> String {
         return report.to_string();
     }
     let longest = humantime::format_duration(config.cutover.pause);
-    format!("{report}  writes would rest for about a second, and for {longest} at the longest\n")
+    let patience = humantime::format_duration(config.cutover.patience);
+    format!(
+        "{report}  and for {longest} at the longest; transactions that have written by then may go on for {patience}\n"
+    )
 }
 
 fn milliseconds(seconds: f64) -> String {

@@ -40,20 +40,29 @@ pub async fn raise(old: &Session) -> Result<Lsn> {
 /// Waits until the new side has everything before the barrier.
 ///
 /// # Errors
-/// If nobody brings it there any more.
-pub async fn pass(ledger: &Ledger, barrier: Lsn) -> Result<()> {
-    let mut looked_at = Instant::now();
+/// If nobody brings it there any more, or the old side is lost.
+pub async fn pass(ledger: &Ledger, old: &Session, barrier: Lsn) -> Result<()> {
+    let (mut looked_at, mut failed) = (Instant::now(), false);
     loop {
         if ledger.checkpoint().await?.is_some_and(|checkpoint| checkpoint.lsn >= barrier) {
             return Ok(());
         }
+        if old.is_closed() {
+            return Err(Fault::unreachable(
+                Side::Source,
+                "waiting for the last changes: the connection was lost",
+            ));
+        }
         if looked_at.elapsed() >= limits::CLOCK_INTERVAL {
             looked_at = Instant::now();
             let daemon = ledger.daemon_now().await?.unwrap_or_default();
-            if !daemon.is_running || daemon.state == "blocked" {
-                let what = if daemon.is_running { "is blocked" } else { "has ended" };
+            // What is tried again may pass at once; writes don't rest for it for longer.
+            let fails_again = daemon.state == "retrying" && std::mem::replace(&mut failed, true);
+            if !daemon.is_running || daemon.state == "blocked" || fails_again {
+                let what = if daemon.is_running { daemon.state } else { "gone".to_owned() };
+                let why = daemon.detail.map_or(String::new(), |why| format!("; {why}"));
                 return Err(Fault::person(format!(
-                    "the daemon {what}: nothing brings the last changes over"
+                    "the daemon is {what}: nothing brings the last changes over{why}"
                 ))
                 .remedy("see cdc status; run this again when it streams"));
             }

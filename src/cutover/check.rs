@@ -11,6 +11,7 @@ use crate::preflight::{Finding, Severity};
 use crate::schema;
 
 use super::fence::Fence;
+use super::outside::{Outside, names};
 use super::pooler::Pooler;
 use super::reverse;
 use super::sequences::Sequences;
@@ -37,6 +38,7 @@ impl Ends<'_> {
         let mut found = self.stream().await?;
         found.extend(self.schema().await?);
         found.extend(self.fences().await?);
+        found.extend(self.outside().await?);
         found.extend(self.writers().await?);
         if self.now.cutover.reverse {
             let back = reverse::check(self.now).await?;
@@ -117,6 +119,28 @@ impl Ends<'_> {
                 finding.object = Some(table.to_string());
                 found.push(finding);
             }
+        }
+        Ok(found)
+    }
+
+    /// What doesn't come along.
+    async fn outside(&self) -> Result<Vec<Finding>> {
+        let outside = Outside::look(self.now, self.old, self.ledger).await?;
+        let mut found = Vec::new();
+        if !outside.selected.is_empty() {
+            let what = format!(
+                "their rows would be missing, as they are not replicated: {}",
+                names(&outside.selected)
+            );
+            let mend = "cdc status says why; name them in [tables] exclude if they are not needed";
+            found.push(blocks("not-replicated", Some(Side::Source), what, mend));
+        }
+        if !outside.others.is_empty() {
+            let what = format!(
+                "they are not replicated, and no fence is around them: both sides take writes to {}",
+                names(&outside.others)
+            );
+            found.push(finding(Severity::Warns, "not-fenced", Some(Side::Source), what));
         }
         Ok(found)
     }

@@ -1,14 +1,18 @@
 //! The fence: nothing but replicated rows is written to the tables of a database.
 //!
-//! On each table there are two statement triggers, switched off until they are needed: one that refuses, and one that
-//! notes that somebody writes. Switching them takes a lock that every writer's conflicts with, so whoever has written
-//! has ended by then, and whoever comes later meets the trigger. One transaction switches all tables and changes the
-//! row in `cdc.fence`, whose term keeps out whoever has been taken over. What a fence doesn't cover: DDL, large objects,
-//! `nextval()`, and tables that are not selected.
+//! On each table there is a statement trigger, switched off until it is needed. Its function is one for all tables, and
+//! what that does is the fence's state: it refuses, or notes that somebody writes, or does nothing. To close the fence
+//! takes a lock on the tables that every writer's conflicts with, so whoever has written has ended by then, and whoever
+//! comes later meets the trigger. To open it takes no lock that anybody could withhold, a vacuum for example: only the
+//! function is replaced. Either is one transaction with the row in `cdc.fence`, whose term keeps out whoever has been
+//! taken over. Whether a trigger fires and what its function does is not a question of a transaction's snapshot: one
+//! that has slept since before the fence meets it as well. What a fence doesn't cover: DDL, large objects, `nextval()`,
+//! and tables that are not selected.
 //!
 //! Everything that undoes it is in the database that is fenced: [`Fence::open`] asks nothing else.
 
 mod in_the_way;
+mod tidy;
 
 use std::time::Duration;
 
@@ -61,14 +65,13 @@ pub struct State {
 /// A table, and how its triggers are switched.
 struct Table {
     name: TableName,
-    fence: Option<String>,
-    watch: Option<String>,
+    trigger: Option<String>,
     lacks: Option<String>,
 }
 
 impl Table {
-    fn is_on(trigger: Option<&String>) -> bool {
-        trigger.is_some_and(|state| state == "A")
+    fn is_on(&self) -> bool {
+        self.trigger.as_ref().is_some_and(|state| state == "A")
     }
 }
 
@@ -79,8 +82,23 @@ impl<'a> Fence<'a> {
         Self { session, side, name }
     }
 
-    fn trigger(&self, what: &str) -> String {
-        format!("cdc_{what}_{}", self.name)
+    fn trigger(&self) -> String {
+        format!("cdc_fence_{}", self.name)
+    }
+
+    /// What makes the triggers' function, as it is in this state.
+    fn function_sql(&self, state: &str) -> String {
+        let does = match state {
+            "closed" => REFUSES,
+            "watched" => "PERFORM pg_catalog.nextval('cdc.written');",
+            _ => "",
+        };
+        // Whoever writes needn't be allowed to use the sequence.
+        format!(
+            "CREATE OR REPLACE FUNCTION cdc.{}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+             AS $cdc$ BEGIN {does} RETURN NULL; END $cdc$;",
+            quote_identifier(&self.trigger())
+        )
     }
 
     fn fault(&self, doing: &str) -> impl Fn(Error) -> Fault {
@@ -98,17 +116,21 @@ impl<'a> Fence<'a> {
     async fn around(&self, names: &[TableName]) -> Result<Vec<Table>, Error> {
         let (schemas, names): (Vec<&str>, Vec<&str>) =
             names.iter().map(|table| (&*table.schema, &*table.name)).unzip();
-        let rows = self
-            .session
-            .query(TABLES, &[&schemas, &names, &self.trigger("fence"), &self.trigger("watch")])
-            .await?;
+        let rows = self.session.query(TABLES, &[&schemas, &names, &self.trigger()]).await?;
         let table = |row: &tokio_postgres::Row| Table {
             name: TableName::new(row.get::<_, &str>("schema_name"), row.get::<_, &str>("table_name")),
-            fence: row.get("fence"),
-            watch: row.get("watch"),
+            trigger: row.get("trigger"),
             lacks: row.get("lacks"),
         };
         Ok(rows.iter().map(table).collect())
+    }
+
+    /// How many tables there are to fence.
+    ///
+    /// # Errors
+    /// If the database can't be asked.
+    pub async fn count(&self, config: &Config) -> Result<usize> {
+        Ok(self.tables(config).await?.len())
     }
 
     /// The tables whose triggers are there.
@@ -120,14 +142,14 @@ impl<'a> Fence<'a> {
                    FROM pg_catalog.pg_trigger t
                    JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                  WHERE t.tgname IN ($1, $2)",
-                &[&self.trigger("fence"), &self.trigger("watch")],
+                  WHERE t.tgname = $1",
+                &[&self.trigger()],
             )
             .await?;
         let names: Vec<TableName> =
             rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
         let mut tables = self.around(&names).await?;
-        tables.retain(|table| table.fence.is_some() || table.watch.is_some());
+        tables.retain(|table| table.trigger.is_some());
         Ok(tables)
     }
 
@@ -168,7 +190,8 @@ impl<'a> Fence<'a> {
         Ok(tables.into_iter().filter_map(|table| table.lacks.map(|lacks| (table.name, lacks))).collect())
     }
 
-    /// Makes the triggers, switched off.
+    /// Makes the triggers, switched off. Where somebody has written and goes on, that is left to [`Fence::close`], which
+    /// has the patience for it.
     ///
     /// # Errors
     /// If the role may not, or a lock isn't to be had.
@@ -179,6 +202,11 @@ impl<'a> Fence<'a> {
             self.session.batch_execute(&format!("BEGIN; {MAKE} COMMIT")).await.map_err(|e| {
                 fault(e).remedy("give the role CREATE on the database: GRANT CREATE ON DATABASE ... TO ...")
             })?;
+        }
+        let exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc
+                       WHERE pronamespace = 'cdc'::pg_catalog.regnamespace AND proname = $1)";
+        if !self.session.query_one(exists, &[&self.trigger()]).await.map_err(&fault)?.get::<_, bool>(0) {
+            self.session.batch_execute(&self.function_sql("open")).await.map_err(&fault)?;
         }
         let sql = "INSERT INTO cdc.fence AS f (name, term, switch) VALUES ($1, $2, $3)
                    ON CONFLICT (name) DO UPDATE
@@ -196,20 +224,25 @@ impl<'a> Fence<'a> {
         if rows == 1 { Ok(()) } else { Err(super::taken_over().on(self.side)) }
     }
 
-    /// What makes a table's triggers where they are missing.
+    /// What makes a table's trigger if it is missing.
     fn make_sql(&self, table: &Table) -> String {
-        let name = table.name.to_sql();
-        let make = |what: &str, function: &str| {
-            let trigger = quote_identifier(&self.trigger(what));
-            format!(
-                "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {name} FOR EACH STATEMENT \
-                 WHEN (NOT ({PASSES_FENCE})) EXECUTE FUNCTION cdc.{function}(); \
-                 ALTER TABLE ONLY {name} DISABLE TRIGGER {trigger};"
-            )
-        };
-        let fence = table.fence.is_none().then(|| make("fence", "refuse_write"));
-        let watch = table.watch.is_none().then(|| make("watch", "note_write"));
-        [fence, watch].into_iter().flatten().collect()
+        if table.trigger.is_some() {
+            return String::new();
+        }
+        let (name, trigger) = (table.name.to_sql(), quote_identifier(&self.trigger()));
+        format!(
+            "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {name} FOR EACH STATEMENT \
+             WHEN (NOT ({PASSES_FENCE})) EXECUTE FUNCTION cdc.{trigger}(); {}",
+            self.switch(table, "DISABLE")
+        )
+    }
+
+    fn switch(&self, table: &Table, how: &str) -> String {
+        format!(
+            "ALTER TABLE ONLY {} {how} TRIGGER {};",
+            table.name.to_sql(),
+            quote_identifier(&self.trigger())
+        )
     }
 
     async fn make_on(&self, table: &Table) -> Result<()> {
@@ -219,14 +252,18 @@ impl<'a> Fence<'a> {
         }
         let fault = |e| self.fault("making the fence")(e).table(table.name.to_string());
         let begin = begin_ddl(&**self.session, &[table.name.to_sql()]).await.map_err(fault)?;
-        let deadline = Instant::now() + limits::FENCE_DDL;
+        let deadline = Instant::now() + limits::FENCE_MAKE;
         loop {
             match self.session.batch_execute(&format!("BEGIN; {begin} {make} COMMIT")).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     self.roll_back().await;
-                    if !is_busy(&error) || Instant::now() > deadline {
+                    if !is_busy(&error) {
                         return Err(fault(error));
+                    }
+                    if Instant::now() > deadline {
+                        tracing::info!(table = %table.name, "somebody is writing: its fence is made when it is closed");
+                        return Ok(());
                     }
                     sleep(limits::FENCE_RETRY).await;
                 }
@@ -298,27 +335,27 @@ impl<'a> Fence<'a> {
             names.iter().map(|name| format!("ONLY {name}")).collect::<Vec<_>>().join(", ")
         );
         let make: String = tables.iter().map(|table| self.make_sql(table)).collect();
-        let switch = self.switch(&tables, "ENABLE ALWAYS", "DISABLE");
+        let off = tables.iter().filter(|table| !table.is_on());
+        let switch: String = off.map(|table| self.switch(table, "ENABLE ALWAYS")).collect();
+        let function = self.function_sql("closed");
         let row = format!(
             "UPDATE cdc.fence SET term = $2, state = 'closed', changed_at = pg_catalog.clock_timestamp() {HELD}"
         );
         let attempt = async {
-            self.session.batch_execute(&format!("BEGIN; {begin}")).await?;
+            self.session.batch_execute(&format!("BEGIN; {ABANDONED} {begin}")).await?;
             let rows = self.session.execute(&row, &[&self.name, &term]).await?;
             if rows == 0 {
                 return Ok(None);
             }
             let since = Instant::now();
             self.session.batch_execute(&lock).await?;
-            self.session.batch_execute(&format!("{make} {switch} COMMIT")).await?;
+            self.session.batch_execute(&format!("{make} {switch} {function} COMMIT")).await?;
             Ok(Some(since))
         };
         match attempt.await {
             Ok(Some(since)) => {
                 // Somebody may have made a table in between.
-                let is_closed = |table: &Table| Table::is_on(table.fence.as_ref());
-                let is_whole = self.tables(config).await?.iter().all(is_closed);
-                Ok(is_whole.then_some(since))
+                Ok(self.tables(config).await?.iter().all(Table::is_on).then_some(since))
             }
             Ok(None) => {
                 self.roll_back().await;
@@ -332,27 +369,17 @@ impl<'a> Fence<'a> {
         }
     }
 
-    /// What switches the triggers of these tables.
-    fn switch(&self, tables: &[Table], fence: &str, watch: &str) -> String {
-        let (fence_name, watch_name) =
-            (quote_identifier(&self.trigger("fence")), quote_identifier(&self.trigger("watch")));
-        let switch = |table: &Table| {
-            let name = table.name.to_sql();
-            format!("ALTER TABLE ONLY {name} {fence} TRIGGER {fence_name}, {watch} TRIGGER {watch_name};")
-        };
-        tables.iter().map(switch).collect()
-    }
-
     /// True if every table is fenced now, those included that have come meanwhile.
     ///
     /// # Errors
     /// If the database can't be asked.
     pub async fn is_closed(&self, config: &Config) -> Result<bool> {
-        Ok(self.tables(config).await?.iter().all(|table| Table::is_on(table.fence.as_ref())))
+        let is_closed = self.state().await?.is_some_and(|state| state.state == "closed");
+        Ok(is_closed && self.tables(config).await?.iter().all(Table::is_on))
     }
 
     /// Opens it, whoever has closed it in this term or an earlier one; with `is_watched` it is noted from now on
-    /// whether somebody writes. Does nothing if there is no fence.
+    /// whether somebody writes. Does nothing if there is no fence. The triggers stay on: see [`Fence::switch_off`].
     ///
     /// # Errors
     /// If the switch was taken over, or the database can't be asked.
@@ -360,23 +387,37 @@ impl<'a> Fence<'a> {
         if self.state().await?.is_none() {
             return Ok(());
         }
-        let deadline = Instant::now() + limits::FENCE_DDL;
-        loop {
-            match self.try_to_open(term, is_watched).await {
-                Ok(0) => {
-                    self.roll_back().await;
-                    return self.ours(0);
-                }
-                Ok(_) => return Ok(()),
-                Err(error) => {
-                    self.roll_back().await;
-                    if !is_busy(&error) || Instant::now() > deadline {
-                        return Err(self.fault("opening the fence")(error));
-                    }
-                }
+        let state = if is_watched { "watched" } else { "open" };
+        // Opened again by whoever doesn't know whether it was, it has been watched since the first time.
+        let row = format!(
+            "UPDATE cdc.fence AS f SET term = $2, state = $3, changed_at = pg_catalog.clock_timestamp(),
+                    written = CASE WHEN f.state = 'watched' AND $3 = 'watched' THEN f.written
+                                   ELSE (SELECT last_value + is_called::int FROM cdc.written) END {HELD}"
+        );
+        let attempt = async {
+            self.session.batch_execute(&format!("BEGIN; {ABANDONED}")).await?;
+            let rows = self.session.execute(&row, &[&self.name, &term, &state]).await?;
+            let function = if rows == 1 { self.function_sql(state) } else { String::new() };
+            self.session.batch_execute(&format!("{function} COMMIT")).await?;
+            Ok(rows)
+        };
+        match attempt.await {
+            Ok(rows) => self.ours(rows),
+            Err(error) => {
+                self.roll_back().await;
+                Err(self.fault("opening the fence")(error))
             }
-            sleep(limits::FENCE_RETRY).await;
         }
+    }
+
+    /// Keeps it closed for this term: whoever holds an earlier one opens it no more. False if it is open.
+    ///
+    /// # Errors
+    /// If the database can't be asked.
+    pub async fn keep_closed(&self, term: i64) -> Result<bool> {
+        let keep = format!("UPDATE cdc.fence SET term = $2 {HELD} AND state = 'closed'");
+        let rows = self.session.execute(&keep, &[&self.name, &term]).await;
+        Ok(rows.map_err(self.fault("keeping the fence closed"))? == 1)
     }
 
     /// Opens the fence of a new side that the applications don't move to after all; if it was closed before, it stays so.
@@ -389,108 +430,17 @@ impl<'a> Fence<'a> {
             Some(_) | None => Ok(()),
         }
     }
-
-    async fn try_to_open(&self, term: i64, is_watched: bool) -> Result<u64, Error> {
-        let (watch, state) = if is_watched { ("ENABLE ALWAYS", "watched") } else { ("DISABLE", "open") };
-        let row = format!(
-            "UPDATE cdc.fence AS f SET term = $2, state = $3, changed_at = pg_catalog.clock_timestamp(),
-                    written = (SELECT last_value + is_called::int FROM cdc.written) {HELD}"
-        );
-        self.session.batch_execute("BEGIN").await?;
-        let rows = self.session.execute(&row, &[&self.name, &term, &state]).await?;
-        if rows == 0 {
-            return Ok(0);
-        }
-        // Behind the row: whoever closes it has ended by now. What is open already needs no lock, which somebody who
-        // writes may not give.
-        let mut tables = self.fenced().await?;
-        tables.retain(|table| {
-            Table::is_on(table.fence.as_ref()) || Table::is_on(table.watch.as_ref()) != is_watched
-        });
-        let names: Vec<String> = tables.iter().map(|table| table.name.to_sql()).collect();
-        let begin = begin_ddl(&**self.session, &names).await?;
-        let switch = self.switch(&tables, "DISABLE", watch);
-        self.session.batch_execute(&format!("{begin} {switch} COMMIT")).await?;
-        Ok(rows)
-    }
-
-    /// Makes read-only the default of the database, if we own it; or what it was before.
-    ///
-    /// # Errors
-    /// If the database can't be asked.
-    pub async fn set_read_only(&self, is_read_only: bool) -> Result<()> {
-        let fault = self.fault("setting default_transaction_read_only");
-        let owns = "SELECT pg_catalog.pg_has_role(datdba, 'USAGE') AND f.read_only <> $2,
-                           pg_catalog.format('%I', datname)
-                      FROM pg_catalog.pg_database, cdc.fence AS f
-                     WHERE datname = pg_catalog.current_database() AND f.name = $1";
-        let row = self.session.query_opt(owns, &[&self.name, &is_read_only]).await.map_err(&fault)?;
-        let Some(row) = row.filter(|row| row.get(0)) else { return Ok(()) };
-        let change = if is_read_only {
-            "SET default_transaction_read_only = on"
-        } else {
-            "RESET default_transaction_read_only"
-        };
-        let sql = format!(
-            "BEGIN; UPDATE cdc.fence SET read_only = {is_read_only} WHERE name = '{}'; ALTER DATABASE {} {change}; COMMIT",
-            self.name,
-            row.get::<_, &str>(1)
-        );
-        let changed = self.session.batch_execute(&sql).await;
-        if changed.is_err() {
-            self.roll_back().await;
-        }
-        changed.map_err(&fault)
-    }
-
-    /// Takes everything away that the fence has made here, and the schema with it if nothing else is in it.
-    ///
-    /// # Errors
-    /// If a lock isn't to be had, or the database can't be asked.
-    pub async fn remove(&self) -> Result<()> {
-        if self.state().await?.is_none() {
-            return Ok(());
-        }
-        self.set_read_only(false).await?;
-        let fault = self.fault("removing the fence");
-        for table in self.fenced().await.map_err(&fault)? {
-            let name = table.name.to_sql();
-            let drop: String = ["fence", "watch"]
-                .map(|what| {
-                    let trigger = quote_identifier(&self.trigger(what));
-                    format!("DROP TRIGGER IF EXISTS {trigger} ON {name};")
-                })
-                .concat();
-            let begin = begin_ddl(&**self.session, std::slice::from_ref(&name)).await.map_err(&fault)?;
-            let deadline = Instant::now() + limits::FENCE_DDL;
-            while let Err(error) = self.session.batch_execute(&format!("BEGIN; {begin} {drop} COMMIT")).await
-            {
-                self.roll_back().await;
-                if !is_busy(&error) || Instant::now() > deadline {
-                    return Err(fault(error).table(table.name.to_string()));
-                }
-                sleep(limits::FENCE_RETRY).await;
-            }
-        }
-        self.session.execute("DELETE FROM cdc.fence WHERE name = $1", &[&self.name]).await.map_err(&fault)?;
-        self.session
-            .batch_execute(
-                "DO $$ BEGIN
-                   IF NOT EXISTS (SELECT FROM cdc.fence) THEN
-                     DROP TABLE cdc.fence;
-                     DROP SEQUENCE cdc.written;
-                     DROP FUNCTION cdc.refuse_write(), cdc.note_write();
-                     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class
-                                     WHERE relnamespace = 'cdc'::pg_catalog.regnamespace) THEN
-                       DROP SCHEMA cdc;
-                     END IF;
-                   END IF;
-                 END $$",
-            )
-            .await
-            .map_err(&fault)
-    }
 }
+
+/// What refuses a write.
+const REFUSES: &str = "RAISE EXCEPTION USING
+    errcode = 'read_only_sql_transaction',
+    message = pg_catalog.format('%I.%I takes no writes: this database has moved to another server, or is moving now',
+                                tg_table_schema, tg_table_name),
+    hint = 'Try again in a moment; if that doesn''t help, connect to the new server.';";
+
+/// Of a transaction that may hold locks on all tables: if nothing is heard of whoever has begun it, it is over soon.
+const ABANDONED: &str = "SET LOCAL idle_in_transaction_session_timeout = '1s';";
 
 /// Of a fence that nobody of a later term has changed.
 const HELD: &str = "WHERE name = $1 AND term <= $2";

@@ -24,12 +24,18 @@
 //!
 //! *Decide* is one UPDATE at home, under the lease. Until then every end undoes all of it, the old side's fence first:
 //! the stream stands still by then and can't apply anything (*turn* has ended its epoch), so the order of the rest
-//! doesn't matter. From then on the old side is never opened again, and whoever takes over opens the new side. Both
-//! sides are fenced when it is decided; so at no moment do both take writes, whoever is killed or sleeps
+//! doesn't matter. That fence asks nobody but its own database, so the old side takes writes again although the other
+//! server may be gone. From the decision on the old side is never opened again, and whoever takes over opens the new
+//! side. Both sides are fenced when it is decided; so at no moment do both take writes, whoever is killed or sleeps
 //! ([`simulator`](self) tries).
 //!
-//! A hook that fails behind it turns everything back if nothing was written to the new side: it is fenced again, and a
-//! second trigger has counted every statement that wrote since it was opened. If there was one, what was written goes
+//! If the answer to that UPDATE is lost, whoever has sent it opens the old side, in its own term, and so gives up what
+//! may have been decided. Therefore whoever takes over a decided switch whose new side was not opened yet first keeps
+//! the old side's fence closed for the later term: either that is still closed, and nobody else can open it any more, or
+//! it is open, and the decision is taken back.
+//!
+//! A hook that fails behind it turns everything back if nothing was written to the new side: it is fenced again, and
+//! its trigger has counted every statement that wrote since it was opened. If there was one, what was written goes
 //! back through the reverse stream: that is a rollback, which the command does by itself. Without a reverse stream
 //! there is nothing left but to ask a person.
 //!
@@ -48,8 +54,10 @@
 pub mod barrier;
 mod check;
 mod compare;
+mod estimate;
 pub mod fence;
 pub mod hooks;
+mod outside;
 pub mod plan;
 pub mod pooler;
 mod report;
@@ -61,6 +69,7 @@ mod simulator;
 mod switch;
 pub mod undo;
 
+pub use estimate::Estimate;
 pub use plan::{Step, Way};
 pub use report::{Done, Outcome, Report};
 pub use switch::{Options, switch};
@@ -84,13 +93,4 @@ pub enum Event<'a> {
 fn taken_over() -> Fault {
     Fault::person("this switch was taken over by somebody else, as nothing was heard of it")
         .remedy("see cdc status, which says how it goes on")
-}
-
-/// Nobody knows whether it is decided.
-fn unknown(fault: &Fault) -> Fault {
-    Fault::person(format!("the connection was lost when it was being decided, and nobody can be asked: {}", fault.what()))
-        .remedy(
-            "bring the database back that cdc calls the target in its configuration, and run this again: both sides stay \
-             fenced until then, and it ends switched or undone",
-        )
 }

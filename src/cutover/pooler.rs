@@ -82,7 +82,12 @@ impl Pooler {
 }
 
 fn told(fault: &Fault) -> Fault {
-    Fault::person(format!("PgBouncer's console: {}", fault.what())).remedy(
+    let what = format!("PgBouncer's console: {}", fault.what());
+    if let Some(side) = fault.side().filter(|_| fault.is_unreachable()) {
+        return Fault::unreachable(side, what)
+            .remedy("start PgBouncer, or take [cutover] pgbouncer out of the configuration");
+    }
+    Fault::person(what).remedy(
         "check [cutover] pgbouncer: it is the URL of the database \"pgbouncer\" there, as a user of its admin_users",
     )
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::estimate::Estimate;
 use super::plan::{Step, Way};
 use crate::preflight::{Finding, Severity};
 
@@ -49,6 +50,8 @@ pub struct Report {
     pub writable: Option<String>,
     /// For how many milliseconds nothing could be written; null if writes never rested.
     pub pause_ms: Option<u64>,
+    /// For how long writes would rest, if it was only looked at; null otherwise.
+    pub estimate: Option<Estimate>,
     /// What was found before.
     pub findings: Vec<Finding>,
     /// The steps that were done.
@@ -70,6 +73,7 @@ impl Report {
             way_back: false,
             writable: None,
             pause_ms: None,
+            estimate: None,
             findings: Vec::new(),
             steps: Vec::new(),
             failed_step: None,
@@ -105,6 +109,9 @@ impl fmt::Display for Report {
         }
         if let Some(writable) = &self.writable {
             writeln!(f, "  writes go to  {writable}")?;
+        }
+        if let Some(estimate) = &self.estimate {
+            writeln!(f, "  writes would rest for about {} ms: {estimate}", estimate.pause_ms)?;
         }
         if let Some(pause) = self.pause_ms {
             writeln!(f, "  writes rested {pause} ms")?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::{Config, InPause, PgBouncer};
+use crate::config::{Config, InPause};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
 use crate::ledger::{Ledger, Phase, Switch};
@@ -16,11 +16,12 @@ use crate::shutdown::Shutdown;
 use crate::verify::{self, Live, Outcome as Verified, Part};
 
 use super::fence::{Fence, Patience};
+use super::outside::Outside;
 use super::plan::{LEASE, RENEWAL, Step, Way};
 use super::pooler::Pooler;
 use super::reverse::Turn;
 use super::sequences::Sequences;
-use super::undo::{application, enter, held, settle};
+use super::undo::{self, application, enter, for_a_while, held, settle};
 use super::{barrier, compare, hooks, taken_over};
 
 /// A switch that is being carried out.
@@ -51,7 +52,7 @@ pub(super) struct Run {
 #[derive(Default)]
 struct Prepared {
     turn: Option<Turn>,
-    sequences: Sequences,
+    outside: Outside,
     at_once: AtOnce,
     tables: Vec<compare::Table>,
     pooler: Option<Pooler>,
@@ -118,10 +119,10 @@ impl Run {
     }
 
     /// Does a step, unless it takes too long, the operator doesn't want it any more, or somebody else has taken over.
-    /// What decides is never left in the middle.
+    /// What decides is never left in the middle, and what is left to do then is done.
     pub(super) async fn step(&mut self, step: Step, stop: &mut Shutdown) -> Result<Note> {
         held(self.home.note_step(&self.switch, step.as_str()).await?)?;
-        if matches!(step, Step::Decide | Step::Open) {
+        if matches!(step, Step::Decide | Step::Open | Step::Finish) {
             return self.do_step(step).await;
         }
         if step == Step::Pause || step == Step::Fence {
@@ -163,21 +164,29 @@ impl Run {
                     .map(|_| None)
             }
             Step::Pause => match &self.prepared.pooler {
-                Some(pooler) => pooler.pause(self.now.cutover.patience).await.map(|()| None),
+                Some(pooler) => {
+                    self.rests_since = Some(Instant::now());
+                    pooler.pause(self.now.cutover.patience).await.map(|()| None)
+                }
                 None => Ok(None),
             },
             Step::Fence => self.close_old().await,
             Step::Drain => {
                 let barrier = barrier::raise(&self.old).await?;
-                barrier::pass(&self.ledger, barrier).await?;
+                barrier::pass(&self.ledger, &self.old, barrier).await?;
                 Ok(Some(format!("up to {barrier}")))
             }
-            Step::Turn => enter(&self.now, &self.home, &self.switch, Phase::Cutover).await.map(|()| None),
+            Step::Turn => {
+                enter(&self.now, &self.home, &self.switch, Phase::Cutover).await?;
+                let before = &self.prepared.outside;
+                Outside::refuse_new(&self.now, &self.old, &self.ledger, before).await.map(|()| None)
+            }
             Step::Compare => compare::compare(&self.now, &self.old, &self.prepared.tables).await,
             Step::Sequences => {
-                let margin = self.now.cutover.sequence_margin;
-                let set = self.prepared.sequences.set(&self.old, &self.new, margin).await?;
-                Ok(Some(format!("{set} of {}", self.prepared.sequences.len())))
+                // Those of now: some may have come since the check.
+                let sequences = Sequences::find(&self.old, &self.new).await?;
+                let set = sequences.set(&self.old, &self.new, self.now.cutover.sequence_margin).await?;
+                Ok(Some(format!("{set} of {}", sequences.len())))
             }
             Step::Restore => {
                 self.prepared.at_once.run(&self.new, &self.now.name).await?;
@@ -189,7 +198,11 @@ impl Run {
             },
             Step::Decide => self.decide().await,
             Step::Open => self.open_new().await,
-            Step::Resume => self.resume().await.map(|()| None),
+            Step::Resume => {
+                resume(&self.now).await?;
+                self.pause = self.rests_since.map(|since| since.elapsed());
+                Ok(None)
+            }
             Step::Finish => self.finish().await,
         }
     }
@@ -222,7 +235,7 @@ impl Run {
         self.fence(Side::Source).make(&self.now, id, term).await?;
         // Sessions that applications open from here on are to be able to write when they get there.
         self.fence(Side::Target).set_read_only(false).await?;
-        self.prepared.sequences = Sequences::find(&self.old, &self.new).await?;
+        self.prepared.outside = Outside::look(&self.now, &self.old, &self.ledger).await?;
         self.prepared.at_once = AtOnce::find(&self.new, &self.now.name).await?;
         self.analyze().await?;
         self.prepared.tables = compare::tables(&self.old, &self.ledger).await?;
@@ -281,11 +294,11 @@ impl Run {
         let patience = Patience { wait: config.patience, ends_sessions: config.end_sessions };
         let fence = self.fence(Side::Source);
         let since = fence.close(&self.now, self.switch.term, patience, &self.watchers[0]).await?;
-        self.rests_since = Some(since);
+        self.rests_since.get_or_insert(since);
         Ok(None)
     }
 
-    /// The last look, and the decision. If the answer to that is lost, it is asked for until it is known.
+    /// The last look, and the decision. If the answer to that is lost, it is asked for, for a moment.
     async fn decide(&mut self) -> Result<Note> {
         if !self.fence(Side::Source).is_closed(&self.now).await? {
             return Err(Fault::person(
@@ -297,29 +310,32 @@ impl Run {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Fault::person("writes would have rested for too long").remedy("run this again"));
         }
-        let fault = match self.home.decide_switch(&self.switch).await {
-            Ok(is_decided) => return held(is_decided).map(|()| None),
-            Err(fault) if !fault.is_unreachable() => return Err(fault),
-            Err(fault) => fault,
+        let fault = match timeout(limits::CUTOVER_ANSWER, self.home.decide_switch(&self.switch)).await {
+            Ok(Ok(is_decided)) => return held(is_decided).map(|()| None),
+            Ok(Err(fault)) if !fault.is_unreachable() => return Err(fault),
+            Ok(Err(fault)) => fault,
+            Err(_) => Fault::unreachable(self.now.home().1, "the decision was not answered"),
         };
         tracing::warn!("whether it is decided is not known: {fault}");
-        let deadline = Instant::now() + limits::SILENCE;
-        while Instant::now() < deadline {
-            if let Ok(home) = home(&self.now).await
-                && let Ok(Some(switch)) = home.last_switch().await
-            {
-                self.home = home;
-                // Nobody else decides: who takes over undoes, or goes on.
-                return if switch.is_decided { Ok(None) } else { Err(fault) };
+        let asked = timeout(limits::CUTOVER_ANSWER, async {
+            loop {
+                if let Ok(home) = home(&self.now).await
+                    && let Ok(Some(switch)) = home.last_switch().await
+                {
+                    return (home, switch.is_decided);
+                }
+                sleep(limits::FEEDBACK_DELAY).await;
             }
-            sleep(limits::FEEDBACK_DELAY).await;
-        }
-        Err(super::unknown(&fault))
+        });
+        // What isn't known is given up: whoever finds the decision later asks the old side first.
+        let Ok((home, is_decided)) = asked.await else { return Err(fault) };
+        self.home = home;
+        if is_decided { Ok(None) } else { Err(fault) }
     }
 
     async fn open_new(&mut self) -> Result<Note> {
         let (now, term) = (self.now.clone(), self.switch.term);
-        super::undo::for_a_while(limits::SILENCE, async || {
+        for_a_while(limits::SILENCE, async || {
             if self.new.is_closed() {
                 self.new = Arc::new(Session::open(&now.target, Side::Target, &application(&now)).await?);
             }
@@ -329,13 +345,6 @@ impl Run {
         self.pause = self.rests_since.map(|since| since.elapsed());
         held(self.home.note_opened(&self.switch).await?)?;
         Ok(None)
-    }
-
-    async fn resume(&self) -> Result<()> {
-        match &self.now.cutover.pgbouncer {
-            Some(pgbouncer) => resume(pgbouncer, &self.now).await,
-            None => Ok(()),
-        }
     }
 
     /// What the old side needs from now on, and what the new side still lacks.
@@ -349,6 +358,7 @@ impl Run {
         self.fence(Side::Target).open(self.switch.term, false).await?;
         let pause = self.pause.and_then(|pause| i64::try_from(pause.as_millis()).ok());
         held(self.home.conclude_switch(&self.switch, "switched", None, pause).await?)?;
+        self.fence(Side::Target).switch_off().await;
         Ok((!missing.is_empty()).then(|| format!("not put back: {}", missing.len())))
     }
 
@@ -362,9 +372,8 @@ impl Run {
 }
 
 /// Has `PgBouncer` go on; what is held back waits for it, so that is tried for a while.
-pub(super) async fn resume(pgbouncer: &PgBouncer, now: &Config) -> Result<()> {
-    let attempt = async || Pooler::resume(pgbouncer, &now.name, Side::Source).await;
-    super::undo::for_a_while(limits::SLOT_FREE, attempt).await
+pub(super) async fn resume(now: &Config) -> Result<()> {
+    for_a_while(limits::SLOT_FREE, async || undo::resume(now).await).await
 }
 
 /// The ledger that knows of switches, on a session of its own.

@@ -94,19 +94,21 @@ impl Sequences {
         self.pairs.is_empty()
     }
 
+    /// The values of both sides.
+    pub(super) async fn read(&self, old: &Session, new: &Session) -> Result<(Vec<Value>, Vec<Value>)> {
+        tokio::try_join!(
+            values(old, Side::Source, self.pairs.iter().map(|pair| &pair.old)),
+            values(new, Side::Target, self.pairs.iter().map(|pair| &pair.new)),
+        )
+    }
+
     /// Sets those of the new side that are behind, to where the old side's are, and `margin` values beyond. Gives how
     /// many that were.
     ///
     /// # Errors
     /// If a database can't be asked, or the role may not.
     pub async fn set(&self, old: &Session, new: &Session, margin: i64) -> Result<usize> {
-        if self.pairs.is_empty() {
-            return Ok(0);
-        }
-        let (there, here) = tokio::try_join!(
-            values(old, Side::Source, self.pairs.iter().map(|pair| &pair.old)),
-            values(new, Side::Target, self.pairs.iter().map(|pair| &pair.new)),
-        )?;
+        let (there, here) = self.read(old, new).await?;
         let behind: Vec<String> = self
             .pairs
             .iter()
@@ -128,7 +130,7 @@ impl Sequences {
 }
 
 /// The last value, and whether it was given.
-type Value = (i64, bool);
+pub(super) type Value = (i64, bool);
 
 async fn values(
     session: &Session,

@@ -57,6 +57,8 @@ struct World {
     term: u64,
     lease_until: u64,
     is_decided: bool,
+    /// The ledger says that the new side was opened.
+    is_opened: bool,
     is_streaming: bool,
     /// How the new side was before. A rollback finds it closed: the applications have left it.
     new_before: Fence,
@@ -75,6 +77,7 @@ impl World {
             term: 1,
             lease_until: LEASE,
             is_decided: false,
+            is_opened: false,
             is_streaming: true,
             end: None,
             dark_since: None,
@@ -119,11 +122,24 @@ impl World {
         }
     }
 
-    /// The hook has failed, the new side is fenced, and nothing was written there.
+    /// The hook has failed, the new side is fenced, and nothing was written there; or nobody has gone on.
     fn take_back(&mut self, term: u64) -> bool {
         let may = self.holds(term) && self.lease_until > self.now;
         self.is_decided &= !may;
+        self.is_opened &= !may;
         may
+    }
+
+    /// Whoever holds an earlier term opens the old side no more; `None` if it is somebody else's.
+    fn keep_closed(&mut self, term: u64) -> Option<bool> {
+        if self.old.term > term {
+            return None;
+        }
+        let is_closed = self.old.fence == Fence::Closed;
+        if is_closed {
+            self.old.term = term;
+        }
+        Some(is_closed)
     }
 
     fn conclude(&mut self, term: u64, end: End) -> bool {
@@ -142,10 +158,6 @@ impl World {
             Fence::Closed | Fence::Open => self.new.fence != Fence::Closed,
         };
         assert!(!(old_takes_writes && new_takes_writes), "both sides take writes: {self:?}");
-        assert!(
-            !(old_takes_writes && self.is_decided) || self.old.fence == Fence::Untouched,
-            "the old side takes writes after the decision: {self:?}"
-        );
         // The applier has to get rows to the new side as long as the old one takes writes, and only then.
         assert!(
             !(new_takes_writes && self.is_streaming),
@@ -168,8 +180,12 @@ impl World {
 enum Deed {
     Act(Act),
     Undo(Undo),
-    /// The new side was fenced again after a hook had failed.
+    /// The new side was fenced again after a hook had failed, or the decision was given up.
     TakeBack,
+    /// Somebody else may have given the decision up.
+    KeepClosed,
+    /// The ledger is told that the new side was opened.
+    NoteOpened,
     /// Something that may fail: a hook, a drain, a verification.
     Try(Step),
 }
@@ -185,7 +201,11 @@ struct Actor {
 
 fn forward(from: Step) -> Vec<Deed> {
     let steps = Step::ALL.into_iter().filter(|step| *step >= from);
-    steps.flat_map(|step| step.acts().iter().map(|act| Deed::Act(*act)).chain([Deed::Try(step)])).collect()
+    let deeds = |step: Step| {
+        let noted = (step == Step::Open).then_some(Deed::NoteOpened);
+        step.acts().iter().map(|act| Deed::Act(*act)).chain(noted).chain([Deed::Try(step)])
+    };
+    steps.flat_map(deeds).collect()
 }
 
 fn back() -> Vec<Deed> {
@@ -209,7 +229,26 @@ impl Actor {
             self.deeds = back();
         }
         match self.deeds.remove(0) {
+            // The answer is lost, on the way there or back: the old side is opened first of all.
+            Deed::Act(Act::Decide) if self.may_fail && rng.u8(..) < 40 => {
+                if rng.bool() {
+                    world.act(self.term, Act::Decide);
+                }
+                self.deeds = vec![Deed::Undo(Undo::OpenOld), Deed::TakeBack];
+                true
+            }
             Deed::Act(act) => world.act(self.term, act),
+            Deed::NoteOpened => {
+                world.is_opened |= world.holds(self.term);
+                true
+            }
+            Deed::KeepClosed => match world.keep_closed(self.term) {
+                Some(false) => {
+                    self.deeds = vec![Deed::TakeBack];
+                    true
+                }
+                is_closed => is_closed.is_some(),
+            },
             Deed::Undo(undo) => world.undo(self.term, undo),
             Deed::TakeBack => {
                 if world.take_back(self.term) {
@@ -239,9 +278,16 @@ impl Actor {
         let term = world.take_over()?;
         let deeds = match recovery(world.is_decided) {
             Recovery::Undo => back(),
-            // A daemon runs no hooks, and leaves the rest to a person.
-            Recovery::GoOn if is_daemon => vec![Deed::Act(Act::OpenNew)],
-            Recovery::GoOn => forward(Step::Open),
+            Recovery::GoOn => {
+                let first = (!world.is_opened).then_some(Deed::KeepClosed);
+                // A daemon runs no hooks, and leaves the rest to a person.
+                let then = if is_daemon {
+                    vec![Deed::Act(Act::OpenNew), Deed::NoteOpened]
+                } else {
+                    forward(Step::Open)
+                };
+                first.into_iter().chain(then).collect()
+            }
         };
         Some(Self { term, deeds, began: world.now, may_fail: !is_daemon, is_daemon })
     }

@@ -7,17 +7,17 @@ use tokio::time::{Instant, sleep};
 use crate::config::{Config, Direction};
 use crate::connect::Session;
 use crate::fault::{Fault, Reaction, Result, Side};
-use crate::ledger::{Ledger, Switch};
+use crate::ledger::{Ledger, Switch, as_it_runs};
 use crate::limits;
 use crate::preflight::{Finding, Severity};
 use crate::shutdown::{Shutdown, shutdown};
 
-use super::Event;
 use super::check::Ends;
 use super::plan::{LEASE, Step, Way};
 use super::report::{Done, Outcome, Report};
 use super::run::{Run, home, resume};
-use super::undo::{Found, application, for_a_while, go_on, held, recover, undo};
+use super::undo::{Found, application, for_a_while, go_on, held, open_old, recover, undo};
+use super::{Event, estimate};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -44,8 +44,8 @@ pub async fn switch(
     stop: &mut Shutdown,
 ) -> Result<Report> {
     let mut report = Report::new(&config.name, options.way);
-    let now = config.facing(options.way.direction());
-    let begun = begin(&now, options, &mut report, tell).await;
+    let mut now = config.facing(options.way.direction());
+    let begun = begin(&mut now, options, &mut report, tell).await;
     match begun {
         Ok(Some((home, switch))) => Box::pin(carry_out(now, home, switch, options, tell, stop, report)).await,
         Ok(None) => Ok(report),
@@ -64,7 +64,7 @@ fn side_of(now: &Config, fault: Fault) -> Fault {
 
 /// Looks at everything, and begins a switch; `None` if there is nothing more to do.
 async fn begin(
-    now: &Config,
+    now: &mut Config,
     options: &Options,
     report: &mut Report,
     tell: &(dyn Fn(&Event<'_>) + Sync),
@@ -80,15 +80,8 @@ async fn begin(
     {
         return Ok(Some((home, switch)));
     }
-    let course = home.course().await?;
-    if course.is_over || course.direction != now.direction {
-        let what = match (course.is_over, options.way) {
-            (true, _) => "nothing is replicated any more: the migration has ended",
-            (false, Way::Cutover) => "the switch is done already: the target takes the writes",
-            (false, Way::Rollback) => "there is nothing to roll back: the source takes the writes",
-        };
-        return Err(Fault::person(what).remedy("see cdc status"));
-    }
+    refuse_done(&home, now).await?;
+    now.tables.left_alone = as_it_runs(now).await?.tables.left_alone;
     tell(&Event::Begun(Step::Check));
     let began = Instant::now();
     report.findings = check(now).await?;
@@ -108,15 +101,32 @@ async fn begin(
     tell(&Event::Done(&done));
     report.steps.push(done);
     if options.dry_run {
+        report.estimate = Some(estimate::measure(now).await?);
         report.outcome = Outcome::Possible;
         return Ok(None);
     }
     let reverse = options.way == Way::Rollback || now.cutover.reverse;
     let switch = home.begin_switch(options.way.as_str(), reverse, &holder, &options.os_user, LEASE).await?;
-    match switch {
-        Some(switch) => Ok(Some((home, switch))),
-        None => Err(under_way("another one has just begun")),
+    let Some(switch) = switch else { return Err(under_way("another one has just begun")) };
+    // From here on nobody else can turn, but somebody may have done so since it was looked at: then what is the old side
+    // here is nobody's any more, and its fence must not be opened.
+    if let Err(fault) = refuse_done(&home, now).await {
+        home.conclude_switch(&switch, "undone", Some(fault.what()), None).await?;
+        return Err(fault);
     }
+    Ok(Some((home, switch)))
+}
+
+/// Refuses if the applications have moved already.
+async fn refuse_done(home: &Ledger, now: &Config) -> Result<()> {
+    let course = home.course().await?;
+    let what = match (course.is_over, now.direction) {
+        (false, direction) if direction == course.direction => return Ok(()),
+        (true, _) => "nothing is replicated any more: the migration has ended",
+        (false, Direction::Forward) => "the switch is done already: the target takes the writes",
+        (false, Direction::Reverse) => "there is nothing to roll back: the source takes the writes",
+    };
+    Err(Fault::person(what).remedy("see cdc status"))
 }
 
 fn turn_round(finding: &mut Finding) {
@@ -201,8 +211,13 @@ async fn carry_out(
         report.failed_step = Some(step);
         report.error = Some(fault.to_string());
         let began = Instant::now();
-        let undone = turn_back(&mut run, step, options, tell).await;
-        conclude(&now, undone, began, &mut report);
+        if step <= Step::Decide {
+            undo_undecided(run, step, began, &mut report).await;
+        } else {
+            let undone = turn_back(&run, step, options, tell).await;
+            report.undone_in_ms = u64::try_from(began.elapsed().as_millis()).ok();
+            conclude(&now, undone, &mut report);
+        }
     }
     lease.abort();
     Ok(report)
@@ -234,48 +249,99 @@ async fn go_through(
     None
 }
 
-fn conclude(now: &Config, undone: Result<Outcome>, began: Instant, report: &mut Report) {
+fn conclude(now: &Config, undone: Result<Outcome>, report: &mut Report) {
     match undone {
         Ok(outcome) => report.outcome = outcome,
         Err(fault) => {
             report.outcome = Outcome::Stuck;
-            let fault = side_of(now, fault);
-            let before = report.error.take().unwrap_or_default();
-            report.error = Some(format!("{before}\nand then: {fault}"));
+            and_then(now, fault, report);
         }
     }
-    match report.outcome {
-        Outcome::Undone => {
-            report.writable = Some(now.source.to_string());
-            report.undone_in_ms = u64::try_from(began.elapsed().as_millis()).ok();
-        }
-        Outcome::Stuck => report.writable = None,
-        Outcome::Switched | Outcome::Possible | Outcome::Refused => {}
-    }
+    report.writable = match report.outcome {
+        Outcome::Undone => Some(now.source.to_string()),
+        Outcome::Switched => Some(now.target.to_string()),
+        Outcome::Stuck | Outcome::Possible | Outcome::Refused => None,
+    };
+    report.undone_in_ms = report.undone_in_ms.filter(|_| report.outcome == Outcome::Undone);
+}
+
+fn and_then(now: &Config, fault: Fault, report: &mut Report) {
+    let before = report.error.take().unwrap_or_default();
+    report.error = Some(format!("{before}\nand then: {}", side_of(now, fault)));
 }
 
 /// How long a switch that has failed is tried to be undone before it is left to the daemon.
 const UNDO_PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is done when a step has failed.
+/// What is done when a step has failed at which nothing is decided, or not known to be: the old side takes writes again,
+/// whoever else can be asked, and then the rest is undone.
+async fn undo_undecided(run: Run, step: Step, began: Instant, report: &mut Report) {
+    let (now, switch) = (run.now.clone(), run.switch.clone());
+    // Its sessions may be in the middle of closing the fence.
+    drop(run);
+    let is_open = for_a_while(UNDO_PATIENCE, async || open_old(&now, &switch).await).await.is_ok();
+    if is_open && let Err(fault) = resume(&now).await {
+        tracing::warn!("{fault}");
+    }
+    report.undone_in_ms = u64::try_from(began.elapsed().as_millis()).ok();
+    // What has failed so far is told by this, which tries it again.
+    let rest = undo_rest(&now, &switch, step).await;
+    match rest {
+        Err(fault) if is_open => {
+            let advice = fault.advice().map_or(String::new(), |advice| format!("{advice}; "));
+            let way = switch.way;
+            conclude(&now, Ok(Outcome::Undone), report);
+            let rest = "a daemon undoes what is left as soon as that is possible, and so does cdc";
+            and_then(&now, fault.remedy(format!("{advice}{rest} {way}")), report);
+        }
+        rest => conclude(&now, rest, report),
+    }
+}
+
+/// Undoes all of it, unless somebody else does.
+async fn undo_rest(now: &Config, switch: &Switch, step: Step) -> Result<Outcome> {
+    let why = format!("the step {} has failed", step.as_str());
+    let undone = for_a_while(limits::CUTOVER_TIDY, async || {
+        let home = home(now).await?;
+        let Some(known) = home.last_switch().await?.filter(|known| known.id == switch.id) else {
+            return Err(Fault::person("the ledger of the switch is gone").remedy("see cdc status"));
+        };
+        if known.term != switch.term || known.outcome.is_some() {
+            return taken(&home, switch.id).await;
+        }
+        if known.is_decided {
+            held(home.take_back_switch(&known).await?)?;
+        }
+        undo(now, &home, &known, Some(&why)).await.map(|()| Outcome::Undone)
+    });
+    // A server that doesn't answer is not waited for.
+    match tokio::time::timeout(3 * limits::CUTOVER_TIDY, undone).await {
+        Ok(undone) => undone,
+        Err(_) => Err(Fault::retry("it could not be undone in time")),
+    }
+}
+
+/// What is done when a step has failed behind the decision.
 async fn turn_back(
-    run: &mut Run,
+    run: &Run,
     step: Step,
     options: &Options,
     tell: &(dyn Fn(&Event<'_>) + Sync),
 ) -> Result<Outcome> {
-    let home = home(&run.now).await?;
+    let home = for_a_while(UNDO_PATIENCE, async || home(&run.now).await).await.map_err(|fault| {
+        fault.remedy(format!(
+            "it is decided, and the old side stays fenced: bring this database back and run cdc {} again",
+            run.switch.way
+        ))
+    })?;
     let Some(switch) = home.last_switch().await?.filter(|switch| switch.id == run.switch.id) else {
-        return Err(Fault::bug("the switch is gone from the ledger"));
+        return Err(Fault::person("the ledger of the switch is gone").remedy("see cdc status"));
     };
     if switch.term != run.switch.term || switch.outcome.is_some() {
         return taken(&home, run.switch.id).await;
     }
-    if !switch.is_decided {
-        return undo_all(&run.now, &home, &switch, step).await;
-    }
     match step {
-        Step::Decide | Step::Open => {
+        Step::Open => {
             for_a_while(UNDO_PATIENCE, async || go_on(&run.now, &home, &switch).await).await?;
             Err(not_finished(&switch))
         }
@@ -289,15 +355,6 @@ async fn turn_back(
 fn not_finished(switch: &Switch) -> Fault {
     Fault::person("the new side takes writes, but not everything is done")
         .remedy(format!("run cdc {} again: it goes on with what is left", switch.way))
-}
-
-async fn undo_all(now: &Config, home: &Ledger, switch: &Switch, step: Step) -> Result<Outcome> {
-    let why = format!("the step {} has failed", step.as_str());
-    let undone = for_a_while(UNDO_PATIENCE, async || undo(now, home, switch, Some(&why)).await).await;
-    undone.map(|()| Outcome::Undone).map_err(|fault| {
-        let advice = fault.advice().map_or(String::new(), |advice| format!("{advice}; "));
-        fault.remedy(format!("{advice}a daemon that runs goes on undoing it, and so does cdc {}", switch.way))
-    })
 }
 
 /// Somebody else has taken it over: what comes of it there.
@@ -316,7 +373,7 @@ async fn taken(home: &Ledger, id: i64) -> Result<Outcome> {
 
 /// A hook has failed, and applications may have written to the new side by then.
 async fn after_the_decision(
-    run: &mut Run,
+    run: &Run,
     home: &Ledger,
     switch: &Switch,
     step: Step,
@@ -326,13 +383,11 @@ async fn after_the_decision(
     let has_turned = home.course().await?.direction != run.now.direction;
     if !has_turned && run.close_new().await? {
         held(home.take_back_switch(switch).await?)?;
-        return undo_all(&run.now, home, switch, step).await;
+        return undo_rest(&run.now, switch, step).await;
     }
     // What was written there is not lost: it goes back through the stream, if there is one.
     go_on(&run.now, home, switch).await?;
-    if let Some(pgbouncer) = &run.now.cutover.pgbouncer {
-        resume(pgbouncer, &run.now).await?;
-    }
+    resume(&run.now).await?;
     let pause = run.pause.and_then(|pause| i64::try_from(pause.as_millis()).ok());
     if !switch.reverse {
         return Err(Fault::person("the new side has taken writes, and there is no way back for them (reverse = false)")

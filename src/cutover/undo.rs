@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Direction};
 use crate::connect::Session;
-use crate::fault::{Fault, Result, Side};
+use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Ledger, Phase, Switch};
 
 use super::fence::Fence;
@@ -55,6 +55,12 @@ async fn open(now: &Config, side: Side) -> Result<Session> {
 /// # Errors
 /// If something could not be undone: it can be called again.
 pub async fn undo(now: &Config, home: &Ledger, switch: &Switch, why: Option<&str>) -> Result<()> {
+    let course = home.course().await?;
+    if course.is_over || course.direction != now.direction {
+        // It was begun by somebody who didn't know yet that another one had switched: it has changed nothing, and what it
+        // takes for the old side is fenced for good.
+        return undo_one(now, home, switch, Undo::Conclude, why).await;
+    }
     let mut failed = None;
     for undo in Undo::ALL {
         if undo == Undo::Conclude && failed.is_some() {
@@ -70,15 +76,8 @@ pub async fn undo(now: &Config, home: &Ledger, switch: &Switch, why: Option<&str
 
 async fn undo_one(now: &Config, home: &Ledger, switch: &Switch, undo: Undo, why: Option<&str>) -> Result<()> {
     match undo {
-        Undo::OpenOld => {
-            Fence::new(&open(now, Side::Source).await?, Side::Source, &now.name)
-                .open(switch.term, false)
-                .await
-        }
-        Undo::Resume => match &now.cutover.pgbouncer {
-            Some(pgbouncer) => Pooler::resume(pgbouncer, &now.name, Side::Source).await,
-            None => Ok(()),
-        },
+        Undo::OpenOld => open_old(now, switch).await,
+        Undo::Resume => resume(now).await,
         Undo::UnguardNew => {
             let session = open(now, Side::Target).await?;
             Fence::new(&session, Side::Target, &now.name).unguard(switch.id, switch.term).await
@@ -86,7 +85,29 @@ async fn undo_one(now: &Config, home: &Ledger, switch: &Switch, undo: Undo, why:
         Undo::DropReverse if switch.reverse => reverse::undo(now).await,
         Undo::DropReverse => Ok(()),
         Undo::Stream => enter(now, home, switch, Phase::following(now.direction)).await,
-        Undo::Conclude => held(home.conclude_switch(switch, "undone", why, None).await?),
+        Undo::Conclude => {
+            held(home.conclude_switch(switch, "undone", why, None).await?)?;
+            for side in [Side::Source, Side::Target] {
+                if let Ok(session) = open(now, side).await {
+                    Fence::new(&session, side, &now.name).switch_off().await;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Lets the old side take writes again. It asks nobody else: whoever has not decided may do this at any time, and is
+/// refused if somebody of a later term has gone on.
+pub(super) async fn open_old(now: &Config, switch: &Switch) -> Result<()> {
+    Fence::new(&open(now, Side::Source).await?, Side::Source, &now.name).open(switch.term, false).await
+}
+
+/// Has `PgBouncer` go on.
+pub(super) async fn resume(now: &Config) -> Result<()> {
+    match &now.cutover.pgbouncer {
+        Some(pgbouncer) => Pooler::resume(pgbouncer, &now.name, Side::Source).await,
+        None => Ok(()),
     }
 }
 
@@ -108,6 +129,10 @@ pub(super) async fn enter(now: &Config, home: &Ledger, switch: &Switch, phase: P
         ledger.set_phase(phase).await?;
     }
     Ok(())
+}
+
+async fn keep_closed(now: &Config, switch: &Switch) -> Result<bool> {
+    Fence::new(&open(now, Side::Source).await?, Side::Source, &now.name).keep_closed(switch.term).await
 }
 
 /// Does what must not wait of a switch that is decided: the new side takes writes, and what is written there goes the
@@ -170,6 +195,13 @@ pub async fn recover(config: &Config, home: &Ledger, holder: &str) -> Result<Fou
             tracing::warn!("the {} is undone: the old side takes writes", switch.way);
             Ok(Found::Undone(switch))
         }
+        // Whoever has decided without being told so has given it up, or doesn't any more from here on.
+        Recovery::GoOn if switch.opened_at.is_none() && !keep_closed(&now, &switch).await? => {
+            held(home.take_back_switch(&switch).await?)?;
+            undo(&now, home, &switch, Some("whether it was decided was not known")).await?;
+            tracing::warn!("the {} was given up: the old side takes writes", switch.way);
+            Ok(Found::Undone(switch))
+        }
         Recovery::GoOn => {
             go_on(&now, home, &switch).await?;
             home.release_switch(&switch).await?;
@@ -190,7 +222,9 @@ pub async fn rests(config: &Config, home: &Ledger) -> Result<bool> {
     if !home.exists().await? {
         return Ok(false);
     }
-    let found = recover(config, home, &format!("cdc run, pid {}", std::process::id())).await?;
+    let found = recover(config, home, &format!("cdc run, pid {}", std::process::id())).await;
+    // Whatever a person has to mend, it is tried until it is done: applications may be waiting for it.
+    let found = found.map_err(|fault| fault.reacting(Reaction::Retry))?;
     Ok(matches!(found, Found::Held(_)) && home.phase().await? == Some(Phase::Cutover))
 }
 
@@ -220,5 +254,5 @@ pub(super) async fn for_a_while<T>(
 }
 
 fn is_worth_it(fault: &Fault) -> bool {
-    fault.is_unreachable() || fault.passes() || fault.reaction() == crate::fault::Reaction::Retry
+    fault.is_unreachable() || fault.passes() || fault.reaction() == Reaction::Retry
 }

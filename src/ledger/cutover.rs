@@ -214,6 +214,30 @@ impl Ledger {
         Ok(self.session.execute(&sql, &parameters).await.map_err(|e| fault(&e))? == 1)
     }
 
+    /// The tables that are replicated, by their oids on the source.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn relations(&self) -> Result<Vec<u32>> {
+        let sql = "SELECT relation FROM cdc.copy WHERE name = $1";
+        let rows = self.session.query(sql, &[&self.name]).await.map_err(|e| fault(&e))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// True if all rows of all of these are there, and nothing is asked for that would take any of them away.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn is_whole(&self) -> Result<bool> {
+        let sql = "SELECT NOT EXISTS (SELECT FROM cdc.chunk WHERE name = $1 AND state <> 'done')
+                      AND NOT EXISTS (SELECT FROM cdc.copy AS t
+                                       WHERE name = $1 AND NOT EXISTS (SELECT FROM cdc.chunk AS c
+                                             WHERE c.name = t.name AND c.relation = t.relation))
+                      AND NOT EXISTS (SELECT FROM cdc.repair WHERE name = $1 AND finished_at IS NULL)";
+        let row = self.session.query_one(sql, &[&self.name]).await.map_err(|e| fault(&e))?;
+        Ok(row.get::<_, bool>(0) && self.copy_is_complete().await?)
+    }
+
     /// For how many days nobody was seen on the side that the last switch has left; `None` if nobody looks.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ pub struct DaemonNow {
     pub is_running: bool,
     /// What it said last; empty if it has never run.
     pub state: String,
+    /// Why.
+    pub detail: Option<String>,
     /// Everything committed below this end LSN is applied; `None` before the slot was made.
     pub checkpoint: Option<Lsn>,
 }
@@ -65,7 +67,7 @@ impl Ledger {
         let row = self
             .session
             .query_opt(
-                "SELECT coalesce(d.state, ''), c.lsn,
+                "SELECT coalesce(d.state, ''), c.lsn, d.detail,
                         EXISTS (
                           SELECT FROM pg_catalog.pg_locks
                            WHERE locktype = 'advisory' AND granted AND objsubid = 1
@@ -80,7 +82,12 @@ impl Ledger {
             )
             .await
             .map_err(|e| fault(&e))?;
-        Ok(row.map(|row| DaemonNow { state: row.get(0), checkpoint: row.get(1), is_running: row.get(2) }))
+        Ok(row.map(|row| DaemonNow {
+            state: row.get(0),
+            checkpoint: row.get(1),
+            detail: row.get(2),
+            is_running: row.get(3),
+        }))
     }
 
     /// When the last chunk of these tables was copied, as the target's clock had it; `None` while one of them is

@@ -60,10 +60,17 @@ impl Target {
         let ledger = Ledger::new(Arc::clone(&session), &config.name);
         let has_ledger = ledger.exists().await?;
         lock_out_daemons(&ledger).await?;
-        if has_ledger && let Some(switch) = ledger.open_switch().await?.filter(|switch| switch.is_held) {
-            return Err(Fault::person(format!("a {} is under way ({})", switch.way, switch.holder))
-                .on(Side::Target)
-                .remedy("wait for its end, then run this again"));
+        if has_ledger && let Some(switch) = ledger.open_switch().await?.filter(|s| s.is_held || s.is_decided)
+        {
+            let way = switch.way;
+            return Err(Fault::person(format!(
+                "a {way} is under way ({}, at the step {})",
+                switch.holder, switch.step
+            ))
+            .on(Side::Target)
+            .remedy(format!(
+                "wait for its end, or run cdc {way} again if it was left; then run this again"
+            )));
         }
         let mut others = if has_ledger { ledger.migrations().await? } else { Vec::new() };
         let known = match others.iter().position(|name| *name == config.name) {

@@ -7,7 +7,7 @@ use cdc::demo::compare::compare;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::support::pair::{PATIENCE, Pair, as_admin, assert_well_said, connect, number};
+use crate::support::pair::{PASSWORD, PATIENCE, Pair, as_admin, assert_well_said, connect, number};
 
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE parent (id int PRIMARY KEY, name text NOT NULL, changed int NOT NULL DEFAULT 0);
@@ -65,7 +65,7 @@ pub(crate) fn ended(child: Child) -> (i32, Value) {
 pub(crate) async fn is_at(pair: &Pair, step: &str) {
     let sql = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('cdc.cutover'))";
     pair.target_is("of this version", sql, &[]).await;
-    let sql = "SELECT coalesce((SELECT step = $2 FROM cdc.cutover WHERE name = $1 ORDER BY id DESC LIMIT 1), false)";
+    let sql = "SELECT coalesce((SELECT step = $2 AND outcome IS NULL FROM cdc.cutover WHERE name = $1 ORDER BY id DESC LIMIT 1), false)";
     pair.target_is(step, sql, &[&pair.name, &step]).await;
 }
 
@@ -128,8 +128,11 @@ async fn without_a_way_back(pair: &mut Pair) {
     let seen = tempfile::tempdir().unwrap();
     let log = |hook: &str| {
         let path = seen.path().join("hooks").display().to_string();
-        format!("{hook} = 'echo $CDC_STEP $CDC_DIRECTION $CDC_NAME ${{CDC_PAUSE_MS:+paused}} >> {path}'\n")
+        format!(
+            "{hook} = 'echo $CDC_STEP $CDC_DIRECTION $CDC_NAME ${{CDC_PAUSE_MS:+paused}} >> {path}; env >> {path}.env'\n"
+        )
     };
+    pair.environment.push(("PGPASSWORD".to_owned(), PASSWORD.to_owned()));
     pair.config = format!(
         "[cutover]\nreverse = false\nsequence_margin = 3\n{}{}{}",
         log("before"),
@@ -141,6 +144,17 @@ async fn without_a_way_back(pair: &mut Pair) {
     // A look changes nothing.
     let (status, report) = switch(pair, &["cutover", "--dry-run"]);
     assert_eq!((status, &report["outcome"]), (0, &"possible".into()), "{report:#}");
+    let estimate = &report["estimate"];
+    // parent, child, ticket, part and its two; two sequences of columns, and two by themselves.
+    assert_eq!((&estimate["tables"], &estimate["sequences"]), (&6.into(), &4.into()), "{report:#}");
+    let of = |part: &str| estimate[part].as_u64().unwrap();
+    let parts = ["fence_ms", "drain_ms", "compare_ms", "sequences_ms", "round_trips_ms"].map(of);
+    let sum: u64 = parts.iter().sum();
+    assert!((sum..sum + 5).contains(&of("pause_ms")) && of("drain_ms") < 5_000, "{report:#}");
+    eprintln!("expected {} ms: {parts:?}", of("pause_ms"));
+    let said = pair.run(&["cutover", "--dry-run"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("writes would rest for about ") && said.contains("fence of 6 tables"), "{said}");
     assert_eq!(number(&pair.source, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'cdc%'").await, 0);
     let (status, report) = switch(pair, &["rollback", "--yes"]);
     assert_eq!((status, &report["outcome"]), (1, &"refused".into()), "{report:#}");
@@ -156,6 +170,10 @@ async fn without_a_way_back(pair: &mut Pair) {
     assert_eq!(steps(&report).last(), Some(&"finish"));
     assert_eq!(writable(pair).await, (false, true));
     let hooks = std::fs::read_to_string(seen.path().join("hooks")).unwrap();
+    let known = std::fs::read_to_string(seen.path().join("hooks.env")).unwrap();
+    assert!(known.contains("CDC_NEW_SIDE=target") && !known.contains(PASSWORD), "{known}");
+    let on = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'cdc%' AND tgenabled <> 'D'";
+    assert_eq!(number(&pair.target, on).await, 0);
     let name = &pair.name;
     assert_eq!(
         hooks.lines().map(str::trim_end).collect::<Vec<_>>(),

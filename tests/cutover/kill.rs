@@ -5,8 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use cdc::cutover::Step;
+
 use super::command::{ROWS, SCHEMA, begin, switch, takes_writes};
 use crate::support::pair::{Pair, connect, number};
+
+/// The lease of a command, and the start of a daemon on a busy machine.
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// What a writer was told, in its order: when it began, on which side, and the key.
 type Accepted = Vec<(Instant, bool, i64)>;
@@ -38,9 +43,16 @@ async fn write(urls: [String; 2], stop: Arc<AtomicBool>) -> Accepted {
     accepted
 }
 
+/// True if a switch behind this one has begun this step.
+async fn is_as_far_as(pair: &Pair, step: Step, last: i64) -> bool {
+    let sql = "SELECT step FROM cdc.cutover WHERE name = $1 AND id > $2 ORDER BY id DESC LIMIT 1";
+    let row = pair.target.query_opt(sql, &[&pair.name, &last]).await.unwrap();
+    row.is_some_and(|row| Step::named(row.get(0)).unwrap() >= step)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_that_is_killed_ends_switched_or_undone() {
-    let rounds: usize = std::env::var("CDC_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let rounds: usize = std::env::var("CDC_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let mut rng =
         fastrand::Rng::with_seed(std::env::var("CDC_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(7));
     let pair = Pair::new("killed").await;
@@ -58,15 +70,27 @@ async fn a_switch_that_is_killed_ends_switched_or_undone() {
         let last =
             number(&connect(&pair.target_url).await, "SELECT coalesce(max(id), 0) FROM cdc.cutover").await;
         let mut child = begin(&pair, &[way, "--yes"]);
-        tokio::time::sleep(Duration::from_millis(rng.u64(0..1_800))).await;
-        if rng.u8(..) < 180 {
+        let step = rng.bool().then(|| Step::ALL[rng.usize(..Step::ALL.len())]);
+        if let Some(step) = step {
+            let began = Instant::now();
+            while !is_as_far_as(&pair, step, last).await && began.elapsed() < Duration::from_secs(4) {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(rng.u64(0..if step.is_some() { 40 } else { 1_800 }))).await;
+        let (kills_command, kills_daemon) = match rng.u8(..) {
+            0..130 => (true, false),
+            130..195 => (false, true),
+            _ => (true, true),
+        };
+        if kills_command {
             child.kill().unwrap();
-            child.wait().unwrap();
-        } else {
+        }
+        if kills_daemon {
             daemon.kill();
             daemon = pair.daemon();
-            tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
         }
+        tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
         let sql = "SELECT outcome, decided_at IS NOT NULL AND opened_at IS NOT NULL, step, error
                      FROM cdc.cutover WHERE name = $1 AND id > $2 ORDER BY id DESC LIMIT 1";
         let deadline = Instant::now() + Duration::from_secs(40);
@@ -106,6 +130,9 @@ async fn a_switch_that_is_killed_ends_switched_or_undone() {
         stop.store(true, Relaxed);
         if let Some(writer) = writer {
             let accepted = writer.await.unwrap();
+            let gaps = accepted.windows(2).map(|two| two[1].0 - two[0].0);
+            let longest = gaps.max().unwrap_or_default();
+            assert!(longest < LONGEST, "round {round}: nobody took writes for {longest:?}");
             let first = accepted.iter().find(|(_, is_target, _)| *is_target);
             if let Some((first, ..)) = first {
                 let late = accepted.iter().find(|(began, is_target, _)| !is_target && began > first);
@@ -123,7 +150,10 @@ async fn a_switch_that_is_killed_ends_switched_or_undone() {
         // What comes next has to be fresh.
         let client = connect(new).await;
         client.batch_execute("INSERT INTO child (parent) VALUES (1)").await.unwrap();
-        eprintln!("round {round}: {way} {}", if is_switched { "switched" } else { "undone" });
+        eprintln!(
+            "round {round}: {way} {}; killed at {step:?}: command {kills_command}, daemon {kills_daemon}",
+            if is_switched { "switched" } else { "undone" }
+        );
     }
     eprintln!("undone {}, switched {}", outcomes[0], outcomes[1]);
     let (new, old) =

@@ -9,4 +9,8 @@ mod command;
 mod failures;
 mod fence;
 mod kill;
+mod lost;
+mod meanwhile;
 mod pgbouncer;
+mod supabase;
+mod writers;
