@@ -359,7 +359,18 @@ impl Run {
         let pause = self.pause.and_then(|pause| i64::try_from(pause.as_millis()).ok());
         held(self.home.conclude_switch(&self.switch, "switched", None, pause).await?)?;
         self.fence(Side::Target).switch_off().await;
-        Ok((!missing.is_empty()).then(|| format!("not put back: {}", missing.len())))
+        let mut notes = Vec::new();
+        if !missing.is_empty() {
+            notes.push(format!("not put back: {}", missing.len()));
+        }
+        // DDL that was under way is seen when it is committed.
+        if self.fence(Side::Source).is_closed(&self.now).await.is_ok_and(|is_closed| !is_closed) {
+            tracing::warn!(
+                "a table has come to the old side that is not fenced: what is in it is missing on the new side"
+            );
+            notes.push("a table has come to the old side that is not fenced".to_owned());
+        }
+        Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
     /// Fences the new side again. True if nothing was written there since it was opened.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use tokio_postgres::{Client, Error};
 
-use super::command::{ROWS, SCHEMA, switch};
+use super::command::{ROWS, SCHEMA, begin, ended, is_at, switch};
 use crate::support::pair::{Pair, connect};
 
 /// Writes to the source, and connects again when that fails, until it is told to stop. Gives the keys that were accepted.
@@ -78,7 +78,7 @@ async fn writers_that_reconnect_see_only_that_the_database_moves_and_lose_nothin
     let mut pair = Pair::new("writers").await;
     pair.both(SCHEMA).await;
     pair.write(ROWS).await;
-    pair.config = "[cutover]\npatience = '500ms'\n".to_owned();
+    pair.config = "[cutover]\npatience = '500ms'\nsmoke = 'sleep 0.5'\n".to_owned();
     let daemon = pair.streaming().await;
     let (keys, stop) = (Arc::new(AtomicI64::new(1_000_000)), Arc::new(AtomicBool::new(false)));
     let writers: Vec<_> = (0..6)
@@ -90,8 +90,19 @@ async fn writers_that_reconnect_see_only_that_the_database_moves_and_lose_nothin
     let copy = copying(&pair.source_url).await;
     let sleepers = [asleep(&pair, "REPEATABLE READ").await, asleep(&pair, "SERIALIZABLE").await];
     let committed = asleep(&pair, "READ COMMITTED").await;
-    let (status, report) = switch(&pair, &["cutover", "--yes"]);
+    // No fence stops what nobody can see; it is told.
+    let unseen = connect(&pair.source_url).await;
+    unseen
+        .batch_execute("BEGIN; CREATE TABLE unseen (id int PRIMARY KEY); INSERT INTO unseen VALUES (1)")
+        .await
+        .unwrap();
+    let child = begin(&pair, &["cutover", "--yes"]);
+    is_at(&pair, "smoke").await;
+    unseen.batch_execute("COMMIT").await.unwrap();
+    let (status, report) = tokio::task::spawn_blocking(|| ended(child)).await.unwrap();
     assert_eq!((status, &report["outcome"]), (0, &"switched".into()), "{report:#}\n{}", daemon.log());
+    assert!(report.to_string().contains("a table has come to the old side that is not fenced"), "{report:#}");
+    unseen.batch_execute("DROP TABLE unseen").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     stop.store(true, Relaxed);
     let mut accepted = Vec::new();

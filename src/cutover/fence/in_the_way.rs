@@ -30,7 +30,7 @@ impl Fence<'_> {
               FROM pg_catalog.pg_locks w
               JOIN pg_catalog.pg_locks h ON h.locktype = 'relation' AND h.database = w.database AND h.relation = w.relation
                AND h.granted AND h.pid IS DISTINCT FROM w.pid
-               AND h.mode NOT IN ('AccessShareLock', 'RowShareLock')
+               AND h.mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock')
               JOIN pg_catalog.pg_class c ON c.oid = w.relation
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid
