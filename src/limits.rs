@@ -307,6 +307,9 @@ pub const FENCE_TABLE: Duration = Duration::from_micros(200);
 /// How often it is looked who is in its way.
 pub const FENCE_LOOK: Duration = Duration::from_millis(30);
 
+/// How long sessions in the way of a fence are ended, and others that come, before that is given up.
+pub const FENCE_END: Duration = Duration::from_secs(4);
+
 /// How long making the trigger of a table is tried that somebody has locked, before it is left for later.
 pub const FENCE_MAKE: Duration = Duration::from_secs(1);
 

@@ -306,7 +306,7 @@ impl<'a> Fence<'a> {
                 order.insert(0, blocked.table.clone());
             }
             if Instant::now() >= deadline {
-                let is_over = Instant::now() >= deadline + limits::FENCE_RETRY * 10;
+                let is_over = Instant::now() >= deadline + limits::FENCE_END;
                 if !patience.ends_sessions || is_over {
                     return Err(self.blocked(&in_the_way, patience));
                 }

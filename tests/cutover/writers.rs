@@ -64,6 +64,12 @@ async fn copying(url: &str) -> tokio::task::JoinHandle<Result<(), Error>> {
     task
 }
 
+async fn has_ended(child: &mut std::process::Child) {
+    while child.try_wait().unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Sessions that have read before the switch, and write after it, as they were prepared to.
 async fn asleep(pair: &Pair, level: &str) -> Client {
     let client = connect(&pair.source_url).await;
@@ -96,8 +102,11 @@ async fn writers_that_reconnect_see_only_that_the_database_moves_and_lose_nothin
         .batch_execute("BEGIN; CREATE TABLE unseen (id int PRIMARY KEY); INSERT INTO unseen VALUES (1)")
         .await
         .unwrap();
-    let child = begin(&pair, &["cutover", "--yes"]);
-    is_at(&pair, "smoke").await;
+    let mut child = begin(&pair, &["cutover", "--yes"]);
+    tokio::select! {
+        () = is_at(&pair, "smoke") => {}
+        () = has_ended(&mut child) => {}
+    }
     unseen.batch_execute("COMMIT").await.unwrap();
     let (status, report) = tokio::task::spawn_blocking(|| ended(child)).await.unwrap();
     assert_eq!((status, &report["outcome"]), (0, &"switched".into()), "{report:#}\n{}", daemon.log());
