@@ -2,6 +2,7 @@
 
 mod bars;
 mod copy;
+mod history;
 mod lag;
 mod old_side;
 mod report;
@@ -10,9 +11,10 @@ mod status;
 mod tell_service;
 
 pub use bars::Screen;
+pub use history::{History, Point, Since};
 pub use lag::{Lag, Limits, Verdict};
 pub use old_side::OldSide;
 pub use report::changes;
 pub use show_copy::show_copy;
-pub use status::{Status, look, status};
+pub use status::{Status, Written, look, status};
 pub use tell_service::tell_service;

@@ -1,6 +1,7 @@
 //! The status of a migration, as `cdc status --json` prints it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ use crate::replication::Slot;
 pub struct Status {
     /// The migration's name.
     pub name: String,
+    /// When it was looked, RFC 3339, by the clock of whoever did.
+    pub looked_at: String,
     /// The one word that says how it is.
     pub verdict: Verdict,
     /// How far the migration is; null if it has not begun.
@@ -37,6 +40,8 @@ pub struct Status {
     pub copy: Option<CopyProgress>,
     /// How far the target is behind; null if the source can't be reached, or before the slot was made.
     pub lag: Option<Lag>,
+    /// What the source has written; null if it can't be reached.
+    pub written: Option<Written>,
     /// The replication slot; null if there is none, or the source can't be reached.
     pub slot: Option<SlotStatus>,
     /// Why the source could not be asked; null if it could.
@@ -101,6 +106,17 @@ pub struct Checkpoint {
     pub updated_at: String,
 }
 
+/// What the source has written.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Written {
+    /// Up to where its log is flushed.
+    #[serde(serialize_with = "as_text")]
+    pub lsn: Lsn,
+    /// Rows that were inserted, updated and deleted in this database since its statistics began, whichever tables they
+    /// are of; the server counts them with a delay of a second or so.
+    pub rows: i64,
+}
+
 /// The replication slot.
 #[derive(Debug, Serialize)]
 pub struct SlotStatus {
@@ -161,6 +177,7 @@ pub async fn look(
     let has_ledger = ledger.exists().await?;
     let mut status = Status {
         name: config.name.clone(),
+        looked_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         verdict: Verdict::Stopped,
         phase: if has_ledger { ledger.phase().await? } else { None },
         direction: config.direction,
@@ -170,6 +187,7 @@ pub async fn look(
         checkpoint: if has_ledger { checkpoint(target, &config.name).await? } else { None },
         copy: if has_ledger { ledger.copy_progress().await? } else { None },
         lag: None,
+        written: None,
         slot: None,
         source_error: None,
         skipped: if has_ledger { skipped(ledger).await? } else { Skipped::default() },
@@ -304,13 +322,16 @@ async fn ask_source(source: &Session, config: &Config, status: &mut Status) -> R
     let row = source
         .query_one(
             "SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.pg_current_wal_lsn(),
-                    extract(epoch FROM pg_catalog.clock_timestamp() - $1::text::timestamptz)::float8",
+                    extract(epoch FROM pg_catalog.clock_timestamp() - $1::text::timestamptz)::float8,
+                    (SELECT tup_inserted + tup_updated + tup_deleted FROM pg_catalog.pg_stat_database
+                      WHERE datname = pg_catalog.current_database())",
             &[&caught_up_to],
         )
         .await
         .map_err(|e| Fault::sql(Side::Source, "asking for the position", &e))?;
     let flushed: Lsn = row.get(0);
     let written: Lsn = row.get(1);
+    status.written = Some(Written { lsn: flushed, rows: row.get::<_, Option<i64>>(3).unwrap_or(0) });
     status.lag = status.checkpoint.as_ref().map(|checkpoint| Lag::new(flushed, checkpoint.lsn, row.get(2)));
     status.slot = slot.map(|slot| SlotStatus {
         name: config.slot(),
