@@ -38,6 +38,10 @@ test: servers vector ## install what the tests need, then format, lints, docs, t
 	  cargo test --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(filter-out $(LONG),$(TESTS))); \
 	failed=$$?; wait $$! || failed=1; cat target/beside.log; exit $$failed
 	cargo test --locked --doc
+	@for program in chromium prometheus promtool; do \
+	  command -v $$program >/dev/null || \
+	    echo "$$program is not installed: what the daemon serves was not tried with it"; \
+	done
 	@if cargo deny --version >/dev/null 2>&1; then \
 	  echo "cargo deny check bans licenses sources"; \
 	  cargo deny --log-level error check bans licenses sources; \
@@ -65,7 +69,7 @@ install: ## install what `make build` has built, the systemd units and /etc/cdc/
 	  sed 's|/usr/local/|$(PREFIX)/|; s|:/etc/|:$(SYSCONFDIR)/|' systemd/$$unit \
 	    | install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
 	done
-	install -D -m 644 -t $(DESTDIR)$(DOC) README.md systemd/cdc.toml
+	install -D -m 644 -t $(DESTDIR)$(DOC) README.md systemd/cdc.toml monitoring/*
 	[ -e $(DESTDIR)$(SYSCONFDIR)/cdc/cdc.toml ] || \
 	  install -m 600 systemd/cdc.toml $(DESTDIR)$(SYSCONFDIR)/cdc/cdc.toml
 

@@ -17,7 +17,7 @@ mod guard;
 
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::config::{Config, Direction};
@@ -27,7 +27,7 @@ use crate::fault::{Fault, Reaction, Result, Side};
 use crate::ledger::{Course, DaemonState, Ledger, Severity};
 use crate::limits;
 use crate::lsn::Lsn;
-use crate::observe::{Screen, show_copy, tell_service};
+use crate::observe::{Screen, Seen, show_copy, tell_service};
 use crate::pulse::Turning;
 use crate::retry::Delays;
 use crate::schema::drift::Drift;
@@ -41,11 +41,18 @@ use guard::Guard;
 /// # Errors
 /// With the refusal, if the first start fails for a reason that only a person can mend. Later faults
 /// are incidents: the daemon lives on and tries again.
-pub async fn run(config: &Config, screen: &Screen, service: &Service, mut shutdown: Shutdown) -> Result<()> {
+pub async fn run(
+    config: &Config,
+    screen: &Screen,
+    service: &Service,
+    seen: watch::Receiver<Seen>,
+    mut shutdown: Shutdown,
+) -> Result<()> {
     let turning = service.pulse().of("the daemon's loop");
     let mut daemon = Daemon {
         now: config.clone(),
         service,
+        seen,
         home: Guard::default(),
         away: Guard::default(),
         began_at: None,
@@ -101,6 +108,8 @@ struct Daemon<'a> {
     /// As the migration runs, as far as is known.
     now: Config,
     service: &'a Service,
+    /// What whoever looks at both ends has seen.
+    seen: watch::Receiver<Seen>,
     /// The lock on the database that knows the direction.
     home: Guard,
     /// The lock on the other one, in reverse.
@@ -214,8 +223,7 @@ impl Daemon<'_> {
         let since = Instant::now();
         let shown = tokio::spawn(show_copy(ledger.clone(), screen.clone()));
         let (skips, repairs) = (engine.skips().to_vec(), self.repairs.clone());
-        let told = tell_service(self.now.clone(), ledger.clone(), engine.source(), self.service.clone());
-        let told = tokio::spawn(told);
+        let told = tokio::spawn(tell_service(self.seen.clone(), self.service.clone()));
         let verified = tokio::spawn(verify_by_itself(self.now.clone(), ledger.clone()));
         let ended = tokio::select! {
             ended = engine.run(shutdown, turning) => Some(ended),

@@ -66,12 +66,13 @@
 //!
 //! Every failure is a [`fault::Fault`], and its [`fault::Reaction`] decides: what passes by itself is
 //! tried again by the [`daemon`] with backoff, for ever; what needs a person is an incident in the
-//! ledger, and is tried again every 30 seconds. [`observe`] reads all of that for `cdc status`, and for
-//! systemd, whose watchdog is fed ([`service`]) for as long as each loop of the daemon turns ([`pulse`]).
+//! ledger, and is tried again every 30 seconds. [`observe`] reads all of that for `cdc status`, and every two seconds
+//! beside the daemon, for systemd and for whoever asks over HTTP ([`serve`]): a page, metrics, health. systemd's
+//! watchdog is fed ([`service`]) for as long as each loop of the daemon turns ([`pulse`]).
 //!
 //! # The floors
 //!
-//! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`] → [`cutover`] → [`engine`], [`observe`] →
+//! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`], [`serve`] → [`cutover`] → [`engine`], [`observe`] →
 //! [`replication`], [`route`], [`apply`], [`verify`], [`preflight`] → [`integrity`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`],
 //! [`catalog`], [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
 
@@ -102,6 +103,7 @@ pub mod replication;
 pub mod retry;
 pub mod route;
 pub mod schema;
+pub mod serve;
 pub mod service;
 pub mod shutdown;
 pub mod verify;

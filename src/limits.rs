@@ -203,8 +203,30 @@ pub const TURN: Duration = Duration::from_secs(1);
 /// the transactions that run on the source.
 pub const READY: Duration = Duration::from_secs(60);
 
-/// How often the service manager is told how it is.
-pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the daemon looks at both ends, for whoever wants to know how it is.
+pub const STATUS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How old a look may be before nobody is told that all is well.
+pub const STATUS_AGE: Duration = Duration::from_secs(60);
+
+/// How long a loop of the daemon may stand still before it isn't healthy: asking a server that doesn't answer takes it
+/// [`SILENCE`].
+pub const STILL: Duration = Duration::from_secs(120);
+
+/// The port of the status page, if the configuration doesn't say otherwise.
+pub const HTTP_PORT: u16 = 7432;
+
+/// How often the address of the status page is tried while something else uses it.
+pub const HTTP_RETRY: Duration = Duration::from_secs(5);
+
+/// The most connections to it. More wait: each is a descriptor that the daemon may need for its own.
+pub const HTTP_CONNECTIONS: usize = 64;
+
+/// How long such a connection may take for the head of a request, or say nothing.
+pub const HTTP_HEAD: Duration = Duration::from_secs(30);
+
+/// How long it may last.
+pub const HTTP_LONGEST: Duration = Duration::from_secs(3600);
 
 /// The most characters of a status that the service manager is told; a message has 4096 bytes.
 pub const STATUS_CHARS: usize = 1000;

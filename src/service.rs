@@ -44,12 +44,6 @@ impl Service {
         &self.pulse
     }
 
-    /// True if somebody listens.
-    #[must_use]
-    pub fn listens(&self) -> bool {
-        std::env::var_os("NOTIFY_SOCKET").is_some()
-    }
-
     /// The start is over.
     pub fn ready(&self) {
         if !self.is_ready.swap(true, Ordering::Relaxed) {

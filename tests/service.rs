@@ -266,7 +266,10 @@ fn what_make_installs_is_accepted_by_systemd_and_is_removed_again_but_for_the_co
         "./usr/lib/systemd/system/cdc.service",
         "./usr/lib/systemd/system/cdc@.service",
         "./usr/share/doc/cdc/README.md",
+        "./usr/share/doc/cdc/cdc.dashboard.json",
+        "./usr/share/doc/cdc/cdc.rules.yml",
         "./usr/share/doc/cdc/cdc.toml",
+        "./usr/share/doc/cdc/prometheus.yml",
     ];
     assert_eq!(files_under(staged.path()), expected.map(str::to_owned).into());
     let unit = std::fs::read_to_string(staged.path().join("usr/lib/systemd/system/cdc.service")).unwrap();

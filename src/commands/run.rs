@@ -3,13 +3,15 @@
 use std::io::IsTerminal;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::{Exit, log};
 use crate::cli::{LogFormat, Run};
 use crate::config::Config;
 use crate::daemon;
 use crate::fault::{Fault, Result};
-use crate::observe::Screen;
+use crate::observe::{Screen, Seen, keep_looking};
+use crate::serve::{Shown, serve};
 use crate::service::Service;
 use crate::shutdown::shutdown;
 
@@ -26,6 +28,12 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
         "starting"
     );
     let service = Service::start();
+    let (seen_out, seen) = watch::channel(Seen::default());
+    tokio::spawn(keep_looking(config.clone(), seen_out));
+    if let Some(address) = config.http.listen {
+        let shown = Shown { name: config.name.clone(), seen: seen.clone(), pulse: service.pulse().clone() };
+        tokio::spawn(serve(address, shown));
+    }
     let (trigger, stop) = shutdown();
     let handler = |kind| signal(kind).map_err(|e| Fault::bug(format!("signals can't be handled: {e}")));
     let mut terminate = handler(SignalKind::terminate())?;
@@ -39,7 +47,7 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
         tracing::warn!("asked again: stopping at once; what was not committed will be sent again");
     };
     tokio::select! {
-        ended = daemon::run(config, &screen, &service, stop) => Ok(match ended {
+        ended = daemon::run(config, &screen, &service, seen, stop) => Ok(match ended {
             Ok(()) => Exit::Yes,
             // Into the log, whatever its format.
             Err(fault) => {

@@ -5,6 +5,7 @@
 mod copy;
 mod cutover;
 mod direction;
+mod http;
 mod pattern;
 mod schema;
 mod tables;
@@ -13,6 +14,7 @@ mod verify;
 pub use copy::CopyConfig;
 pub use cutover::{CutoverConfig, InPause, PgBouncer};
 pub use direction::Direction;
+pub use http::HttpConfig;
 pub use schema::{Ddl, SchemaConfig};
 pub use tables::{ExistingRows, Selection, Tables};
 pub use verify::VerifyConfig;
@@ -49,6 +51,8 @@ pub struct Config {
     pub verify: VerifyConfig,
     /// How the switch goes.
     pub cutover: CutoverConfig,
+    /// Where the daemon tells how it is.
+    pub http: HttpConfig,
 }
 
 impl Config {
@@ -124,6 +128,8 @@ struct File {
     verify: verify::Section,
     #[serde(default)]
     cutover: cutover::Section,
+    #[serde(default)]
+    http: http::Section,
 }
 
 impl Config {
@@ -192,6 +198,7 @@ impl Config {
             copy: CopyConfig::new(&file.copy)?,
             verify: VerifyConfig::new(&file.verify)?,
             cutover: CutoverConfig::new(file.cutover, environment)?,
+            http: HttpConfig::new(&file.http)?,
         })
     }
 }

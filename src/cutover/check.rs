@@ -1,5 +1,7 @@
 //! What stands in the way of a switch, asked before anything is touched.
 
+use std::sync::Arc;
+
 use crate::catalog::quote_literal;
 use crate::config::Config;
 use crate::connect::Session;
@@ -19,7 +21,7 @@ use super::sequences::Sequences;
 /// Both ends as the migration runs now, and what is asked of them.
 pub(super) struct Ends<'a> {
     pub(super) now: &'a Config,
-    pub(super) old: &'a Session,
+    pub(super) old: &'a Arc<Session>,
     pub(super) new: &'a Session,
     pub(super) ledger: &'a Ledger,
 }
@@ -112,7 +114,7 @@ impl Ends<'_> {
 
     async fn fences(&self) -> Result<Vec<Finding>> {
         let mut found = Vec::new();
-        for (session, side) in [(self.old, Side::Source), (self.new, Side::Target)] {
+        for (session, side) in [(&**self.old, Side::Source), (self.new, Side::Target)] {
             for (table, lacks) in Fence::new(session, side, &self.now.name).lacks(self.now).await? {
                 let mut finding =
                     blocks("not-owner", Some(side), "the role can't fence this table", &format!("{lacks};"));

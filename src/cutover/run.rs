@@ -32,7 +32,7 @@ pub(super) struct Run {
     pub(super) home: Ledger,
     /// The ledger of the direction, on the new side.
     ledger: Ledger,
-    old: Session,
+    old: Arc<Session>,
     new: Arc<Session>,
     /// Others to the same databases, that look while these wait.
     watchers: [Session; 2],
@@ -85,7 +85,7 @@ impl Run {
             way: Way::from(now.direction),
             ledger: Ledger::new(Arc::new(ledger), &now.name),
             home,
-            old,
+            old: Arc::new(old),
             new: Arc::new(new),
             watchers: [old_watcher, new_watcher],
             switch,
@@ -100,7 +100,7 @@ impl Run {
     }
 
     fn fence(&self, side: Side) -> Fence<'_> {
-        let session = if side == Side::Source { &self.old } else { &*self.new };
+        let session = if side == Side::Source { &*self.old } else { &*self.new };
         Fence::new(session, side, &self.now.name)
     }
 

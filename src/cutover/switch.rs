@@ -1,5 +1,6 @@
 //! A switch from its beginning to its end, whatever that is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -139,8 +140,8 @@ async fn check(now: &Config) -> Result<Vec<Finding>> {
         Session::open(&now.source, Side::Source, &application),
         Session::open(&now.target, Side::Target, &application)
     )?;
-    let new = std::sync::Arc::new(new);
-    let ledger = Ledger::new(std::sync::Arc::clone(&new), &now.name);
+    let (old, new) = (Arc::new(old), Arc::new(new));
+    let ledger = Ledger::new(Arc::clone(&new), &now.name);
     // A daemon that has just turned is given a moment.
     let deadline = Instant::now() + limits::SLOT_FREE;
     loop {

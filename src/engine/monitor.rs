@@ -81,7 +81,7 @@ impl Clock {
 
 /// What is watched.
 pub(super) struct Watched {
-    pub(super) source: Arc<Session>,
+    pub(super) source: Session,
     pub(super) ledger: Ledger,
     pub(super) slot: String,
     pub(super) publications: Vec<String>,

@@ -58,8 +58,6 @@ pub struct Engine {
     rounds_out: usize,
     /// Since when the next answer of the applier is awaited.
     busy: watch::Sender<Option<Clock>>,
-    /// What the monitor asks.
-    source: Arc<Session>,
     /// What is done when a schema changes.
     drift: Arc<Mutex<Drift>>,
     /// The tasks that end with the engine: applier, watchdog, monitor.
@@ -106,9 +104,8 @@ impl Engine {
         let applier = Task::spawn(prepared.applier.serve(rounds_in, answers_out));
         let turning = pulse.of("the watch over the applier");
         let watchdog = Task::spawn(async move { apply::watch(&guard, pid, busy_in, turning).await });
-        let source = Arc::new(prepared.source);
         let watched = Watched {
-            source: Arc::clone(&source),
+            source: prepared.source,
             ledger: ledger.clone(),
             slot: slot.to_owned(),
             publications: prepared.publications,
@@ -140,7 +137,6 @@ impl Engine {
             answers,
             rounds_out: 0,
             busy,
-            source,
             drift: prepared.drift,
             applier,
             watchdog,
@@ -159,12 +155,6 @@ impl Engine {
             feedback_interval: limits::FEEDBACK_INTERVAL.min(timeout / 3),
             silence_limit: timeout * 2,
         }
-    }
-
-    /// A session to the source for small questions.
-    #[must_use]
-    pub fn source(&self) -> Arc<Session> {
-        Arc::clone(&self.source)
     }
 
     /// The commit LSNs of the transactions that are dropped when they come.

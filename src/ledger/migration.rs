@@ -38,7 +38,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
+    /// All of them, in their order.
+    pub const ALL: [Self; 6] =
         [Self::Prepare, Self::Copy, Self::Stream, Self::Cutover, Self::Reverse, Self::Done];
 
     /// That of a migration whose rows are all there, and followed in this direction.
@@ -93,6 +94,10 @@ pub enum DaemonState {
 }
 
 impl DaemonState {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Starting, Self::Streaming, Self::Retrying, Self::Blocked, Self::Stopped];
+
     /// Its name in the ledger and in reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -114,7 +119,8 @@ pub struct Ledger {
 }
 
 /// The name of this host.
-pub(super) fn host() -> String {
+#[must_use]
+pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim_end().to_owned()
 }

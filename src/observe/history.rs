@@ -15,13 +15,16 @@ use crate::config::Direction;
 /// For how many seconds every look is kept.
 const RECENT_SECONDS: f64 = 900.0;
 
-/// For how many seconds each minute is kept.
+/// For how many seconds each minute is kept: a day.
 const OLDER_SECONDS: f64 = 86_400.0;
 
 const MINUTE_SECONDS: f64 = 60.0;
 
 /// Over how many seconds it is judged how fast the slot's budget goes.
 const BUDGET_SECONDS: f64 = 300.0;
+
+/// A budget of which more than this part is left is full.
+const FULL_PART: f64 = 0.95;
 
 /// What a look saw. What it couldn't see is null.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -136,17 +139,20 @@ impl History {
         }
     }
 
-    /// How long the slot's budget lasts if it goes on as in the last five minutes; `None` if it isn't used up, or has
-    /// no limit, or nothing is known yet.
+    /// How long the slot's budget lasts if it goes on as in the last five minutes; `None` if it has no limit, isn't
+    /// used up within a day, which five minutes can't tell, or nothing is known yet.
     ///
     /// A slot that is well gives back what it held in steps, so its budget goes up and down like a saw. What counts is
-    /// how its tops fall.
+    /// how its tops fall; and while hardly anything is held, nothing does.
     #[must_use]
     pub fn slot_lost_in(&self) -> Option<Duration> {
         let end = self.recent.back()?;
         let left = end.safe_wal_size_bytes?;
         if left <= 0 {
             return Some(Duration::ZERO);
+        }
+        if float(left) > FULL_PART * (float(left) + float(i64::try_from(end.retained_bytes?).ok()?)) {
+            return None;
         }
         let begin = self.recent.iter().find(|point| point.at > end.at - BUDGET_SECONDS)?;
         let middle = f64::midpoint(begin.at, end.at);
@@ -159,7 +165,8 @@ impl History {
         let (before, before_at) = top(&|at| at < middle)?;
         let (after, after_at) = top(&|at| at >= middle)?;
         let seconds = float(left) * (after_at - before_at) / float(before.checked_sub(after)?);
-        if before > after { Duration::try_from_secs_f64(seconds).ok() } else { None }
+        let is_near = before > after && seconds < OLDER_SECONDS;
+        if is_near { Duration::try_from_secs_f64(seconds).ok() } else { None }
     }
 }
 
@@ -238,13 +245,17 @@ mod tests {
         assert_eq!(all.recent.last(), Some(&&at(199_500)));
     }
 
-    /// How long a budget lasts that was so large, every ten seconds.
-    fn lasts(budgets: impl IntoIterator<Item = Option<i64>>) -> Option<u64> {
+    /// How long a budget lasts of which so much was left, every ten seconds, while so much was held.
+    fn lasts_beside(retained: u64, budgets: impl IntoIterator<Item = Option<i64>>) -> Option<u64> {
         let mut history = History::default();
         for (seconds, safe_wal_size_bytes) in (0..).step_by(10).zip(budgets) {
-            history.push(Point { safe_wal_size_bytes, ..at(seconds) });
+            history.push(Point { safe_wal_size_bytes, retained_bytes: Some(retained), ..at(seconds) });
         }
         history.slot_lost_in().map(|left| left.as_secs())
+    }
+
+    fn lasts(budgets: impl IntoIterator<Item = Option<i64>>) -> Option<u64> {
+        lasts_beside(1_000_000, budgets)
     }
 
     #[test]
@@ -263,5 +274,11 @@ mod tests {
         }
         let saw = |i: i64| Some(10_000 - 100 * (i % 7));
         assert_eq!(lasts((0..100).map(saw)), None, "its tops don't fall");
+        assert_eq!(
+            lasts_beside(100, (0..20).map(|i| Some(10_000 - 100 * i))),
+            None,
+            "hardly anything is held"
+        );
+        assert_eq!(lasts((0..20).map(|i| Some(1_000_000 - i))), None, "nobody knows what is in a week");
     }
 }

@@ -71,6 +71,26 @@ pub enum Verdict {
     Done,
 }
 
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Streaming, Self::Copying, Self::Behind, Self::Blocked, Self::Stopped, Self::Lost, Self::Done];
+
+    /// The word, as in the JSON form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Copying => "copying",
+            Self::Behind => "behind",
+            Self::Blocked => "blocked",
+            Self::Stopped => "stopped",
+            Self::Lost => "lost",
+            Self::Done => "done",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

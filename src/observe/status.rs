@@ -10,7 +10,7 @@ use super::lag::{Lag, Limits, Verdict};
 use crate::config::{Config, Direction};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Repair, Skip, Switch, Verification, as_it_runs};
+use crate::ledger::{CopyProgress, Incident, Ledger, Phase, Repair, Skip, Switch, Verification};
 use crate::lsn::Lsn;
 use crate::replication::Slot;
 
@@ -138,30 +138,6 @@ fn as_text<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> std::result::Resul
     serializer.collect_str(lsn)
 }
 
-/// Asks both ends, as the migration runs now.
-///
-/// # Errors
-/// If the target can't be asked. A source that can't be reached is part of the report.
-pub async fn status(config: &Config, limits: &Limits, incidents: i64) -> Result<Status> {
-    let config = &match as_it_runs(config).await {
-        Err(fault) if fault.is_unreachable() => in_reverse(config).await.ok_or(fault)?,
-        known => known?,
-    };
-    let application = format!("cdc_{} status", config.name);
-    let target = Arc::new(Session::open(&config.target, Side::Target, &application).await?);
-    let source = Session::open(&config.source, Side::Source, &application).await;
-    look(config, limits, incidents, &Ledger::new(target, &config.name), source.as_ref()).await
-}
-
-/// Of a migration whose home can't be reached: the other database's ledger, if it is the one that is applied to.
-async fn in_reverse(config: &Config) -> Option<Config> {
-    let reverse = config.facing(Direction::Reverse);
-    let application = format!("cdc_{} status", config.name);
-    let target = Session::open(&reverse.target, Side::Target, &application).await.ok()?;
-    let course = Ledger::new(Arc::new(target), &config.name).course().await.ok()?;
-    (course.direction == Direction::Reverse && !course.is_over).then_some(reverse)
-}
-
 /// Asks both ends on sessions that are there, or aren't.
 ///
 /// # Errors
@@ -171,7 +147,7 @@ pub async fn look(
     limits: &Limits,
     incidents: i64,
     ledger: &Ledger,
-    source: Result<&Session, &Fault>,
+    source: Result<&Arc<Session>, &Fault>,
 ) -> Result<Status> {
     let target = ledger.session();
     let has_ledger = ledger.exists().await?;
@@ -212,26 +188,28 @@ pub async fn look(
 async fn look_at_switch(
     config: &Config,
     ledger: &Ledger,
-    source: Result<&Session, &Fault>,
+    source: Result<&Arc<Session>, &Fault>,
     status: &mut Status,
 ) -> Result<()> {
+    let Ok(source) = source else {
+        if config.direction == Direction::Forward && ledger.exists().await? {
+            status.switch = ledger.last_switch().await?;
+        }
+        return Ok(());
+    };
     let own;
     let (home, old, database) = match config.direction {
-        Direction::Forward => (ledger, source.ok(), &config.source),
+        Direction::Forward => (ledger, &**source, &config.source),
         Direction::Reverse => {
-            let (info, side) = config.home();
-            let session = Session::open(info, side, &format!("cdc_{} status", config.name)).await?;
-            own = Ledger::new(Arc::new(session), &config.name);
-            (&own, Some(ledger.session()), &config.target)
+            own = Ledger::new(Arc::clone(source), &config.name);
+            (&own, ledger.session(), &config.target)
         }
     };
     if !home.exists().await? {
         return Ok(());
     }
     status.switch = home.last_switch().await?;
-    if let Some(old) = old {
-        status.old_side = OldSide::look(old, database.to_string(), home).await?;
-    }
+    status.old_side = OldSide::look(old, database.to_string(), home).await?;
     Ok(())
 }
 

@@ -1,33 +1,23 @@
 //! Tells the service manager how it is: what `cdc status` says, in a line.
 
-use std::sync::Arc;
+use tokio::sync::watch;
 
-use super::lag::Limits;
-use super::status::look;
-use crate::config::Config;
-use crate::connect::Session;
-use crate::ledger::Ledger;
-use crate::limits;
+use super::looker::Seen;
 use crate::service::Service;
 
-/// Tells it now and then, on sessions that others use too, for ever.
-pub async fn tell_service(config: Config, ledger: Ledger, source: Arc<Session>, service: Service) {
-    if !service.listens() {
-        return;
-    }
+/// Tells it whenever the daemon has looked and it is otherwise, for ever.
+pub async fn tell_service(mut seen: watch::Receiver<Seen>, service: Service) {
     let mut told = None;
-    loop {
-        match look(&config, &Limits::default(), 1, &ledger, Ok(&source)).await {
-            Ok(status) => {
-                let line = status.summary();
-                if told.as_ref() != Some(&line) {
-                    service.status(&line);
-                    told = Some(line);
-                }
-            }
-            // Whoever replicates meets the same fault and tells of it.
-            Err(fault) => tracing::debug!("the status is not known: {fault}"),
+    // What was seen before may be of a stream before.
+    seen.mark_unchanged();
+    while seen.changed().await.is_ok() {
+        let line = match &seen.borrow_and_update().last {
+            Some((Ok(status), _)) => status.summary(),
+            Some((Err(_), _)) | None => continue,
+        };
+        if told.as_ref() != Some(&line) {
+            service.status(&line);
+            told = Some(line);
         }
-        tokio::time::sleep(limits::STATUS_INTERVAL).await;
     }
 }

@@ -258,8 +258,10 @@ impl Pair {
         };
         // Most tests make the schema of both sides themselves.
         let schema = if self.config.contains("[schema]") { "" } else { "[schema]\ncopy = false\n" };
+        // One port for all of them would be one daemon's.
+        let http = if self.config.contains("[http]") { "" } else { "[http]\nlisten = \"off\"\n" };
         let text = format!(
-            "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}\n{schema}",
+            "name = {:?}\nsource = {:?}\ntarget = {:?}\n{config}\n{schema}{http}",
             self.name,
             secret(&self.daemon_source_url),
             secret(&self.daemon_target_url)
