@@ -29,11 +29,11 @@ const STATUS: &str = "
     .incidents[].count .incidents[].first_at .incidents[].key .incidents[].last_at .incidents[].lsn
     .incidents[].message .incidents[].remedy .incidents[].resolved_at .incidents[].severity
     .incidents[].side .incidents[].sqlstate .incidents[].table .incidents[].was_skipped .lag.bytes
-    .lag.seconds .last_verify .looked_at .name .phase .skipped.last.asked_at .skipped.last.dropped .skipped.last.host
-    .skipped.last.lsn .skipped.last.os_user .skipped.last.reason .skipped.last.role
-    .skipped.last.skipped_at .skipped.transactions .slot.confirmed_flush_lsn .slot.is_active .slot.name
-    .slot.retained_bytes .slot.safe_wal_size_bytes .slot.wal_status .source .source_error .target .verdict
-    .written.lsn .written.rows";
+    .lag.seconds .last_verify .looked_at .name .old_side .phase .skipped.last.asked_at
+    .skipped.last.dropped .skipped.last.host .skipped.last.lsn .skipped.last.os_user
+    .skipped.last.reason .skipped.last.role .skipped.last.skipped_at .skipped.transactions
+    .slot.confirmed_flush_lsn .slot.is_active .slot.name .slot.retained_bytes .slot.safe_wal_size_bytes
+    .slot.wal_status .source .source_error .switch .target .verdict .written.lsn .written.rows";
 
 fn shape(path: &str, value: &Value, keys: &mut Vec<String>) {
     match value {
