@@ -108,7 +108,7 @@ impl Browser {
 
     /// Waits until the page says this.
     pub(crate) async fn reads(&mut self, text: &str) {
-        self.sees(&format!("document.body.innerText.includes({})", json!(text))).await;
+        self.sees(&format!("document.body?.innerText.includes({})", json!(text))).await;
     }
 
     /// Everything that the page has asked for until now.
