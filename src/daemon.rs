@@ -14,6 +14,7 @@
 //! reverse the ledger is the other database's, and there is a lock there, too: whoever asks that ledger finds the daemon.
 
 mod guard;
+mod unrecorded;
 
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use crate::service::Service;
 use crate::shutdown::Shutdown;
 use crate::verify::verify_by_itself;
 use guard::Guard;
+use unrecorded::Unrecorded;
 
 /// Replicates until it is asked to stop.
 ///
@@ -58,7 +60,7 @@ pub async fn run(
         began_at: None,
         delays: Delays::default(),
         last: None,
-        unrecorded: None,
+        unrecorded: Unrecorded::default(),
         large_rows: LargeRows::default(),
         repairs: Vec::new(),
     };
@@ -118,8 +120,7 @@ struct Daemon<'a> {
     began_at: Option<Lsn>,
     delays: Delays,
     last: Option<Last>,
-    /// A fault that could not be written into the ledger when it happened.
-    unrecorded: Option<(Severity, Fault)>,
+    unrecorded: Unrecorded,
     large_rows: LargeRows,
     /// The repairs that were open when it started last: a start takes up what it can.
     repairs: Vec<i64>,
@@ -158,9 +159,7 @@ impl Daemon<'_> {
         }
         self.repairs = open_repairs(&ledger).await?;
         let prepared = engine::prepare(&self.now, &session, &ledger).await?;
-        if let Some((severity, fault)) = self.unrecorded.take() {
-            ledger.record_incident(severity, &fault).await?;
-        }
+        self.unrecorded.record(&ledger).await?;
         let checkpoint = prepared.checkpoint();
         if self.began_at.is_some_and(|before| before < checkpoint) {
             // What failed has passed: if the same fault comes again, it comes anew.
@@ -183,7 +182,7 @@ impl Daemon<'_> {
         tracing::info!(source = %self.now.source, target = %self.now.target, "the direction is {}", direction.as_str());
         self.away = Guard::default();
         // What was seen in the other one says nothing of this one.
-        (self.last, self.unrecorded, self.large_rows) = (None, None, LargeRows::default());
+        (self.last, self.unrecorded, self.large_rows) = (None, Unrecorded::default(), LargeRows::default());
         self.began_at = self.began_at.map(|_| Lsn::ZERO);
     }
 
@@ -294,7 +293,7 @@ impl Daemon<'_> {
             None => false,
         };
         if !recorded {
-            self.unrecorded = Some((severity, fault));
+            self.unrecorded.note(severity, fault);
         }
         let state = match severity {
             Severity::Blocked => DaemonState::Blocked,

@@ -129,6 +129,9 @@ pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the log says how it goes, and how often it repeats the same fault.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// For how long an incident that is over is the same one if it comes again.
+pub const INCIDENT_REST: Duration = Duration::from_secs(600);
+
 /// How long a blocked daemon waits before it tries again.
 pub const BLOCKED_INTERVAL: Duration = Duration::from_secs(30);
 

@@ -11,8 +11,8 @@ use cdc::connect::{ConnInfo, Environment, Session};
 use cdc::demo::Cluster;
 use cdc::fault::{Fault, Reaction, Result, Side};
 use cdc::ledger::{
-    CopiedChunk, CopiedTable, CopyProgress, Ledger, LedgerChunk, Phase, TableState, record_done,
-    record_table, send_back_sql,
+    CopiedChunk, CopiedTable, CopyProgress, Ledger, LedgerChunk, Phase, Seen, Severity, Slowdown, TableState,
+    record_done, record_table, send_back_sql,
 };
 use cdc::lsn::Lsn;
 use futures_util::SinkExt;
@@ -272,6 +272,66 @@ async fn what_fails_stays_open_until_that_part_of_the_table_is_well() {
     ledger.resolve_failing(&b, "copy").await.unwrap();
     assert_eq!(open().await, []);
     assert_eq!(ledger.incidents(100).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn an_incident_that_comes_and_goes_is_one_with_all_its_times_and_old_ones_are_forgotten() {
+    let life = Life::first("incidents").await;
+    let ledger = &life.ledger;
+    let lost = Fault::unreachable(Side::Target, "the connection was lost");
+    let hour = |hours: u64| Duration::from_secs(3600 * hours);
+    let retrying = Severity::Retrying;
+    ledger.record_incident(retrying, &lost).await.unwrap();
+    ledger.resolve_incidents().await.unwrap();
+    ledger.record_incident(retrying, &lost).await.unwrap();
+    // Seen while the ledger could not be told of it.
+    let seen = Seen { count: 7, first: hour(3), last: hour(1) };
+    ledger.record_seen(retrying, &lost, seen).await.unwrap();
+    let other = Fault::unreachable(Side::Target, "no answer");
+    ledger.record_seen(Severity::Blocked, &other, Seen { count: 2, ..seen }).await.unwrap();
+    let sql = "SELECT message, count, round(extract(epoch FROM now() - first_at) / 3600)::int,
+                      round(extract(epoch FROM now() - last_at) / 3600)::int, resolved_at IS NULL
+                 FROM cdc.incident ORDER BY id";
+    let all = async || {
+        let rows = life.writer.query(sql, &[]).await.unwrap();
+        let row = |r: &tokio_postgres::Row| (r.get(0), r.get(1), r.get(2), r.get(3), r.get(4));
+        rows.iter().map(row).collect::<Vec<(String, i64, i32, i32, bool)>>()
+    };
+    let text = |text: &str| text.to_owned();
+    assert_eq!(
+        all().await,
+        [(text("the connection was lost"), 9, 3, 0, true), (text("no answer"), 2, 3, 1, true)]
+    );
+    assert_eq!(ledger.open_incidents().await.unwrap(), 2);
+    // After a longer rest it is another one.
+    let rest = "UPDATE cdc.incident SET resolved_at = now() - interval '11 minutes'";
+    life.writer.batch_execute(rest).await.unwrap();
+    ledger.record_incident(retrying, &lost).await.unwrap();
+    assert_eq!(all().await.last(), Some(&(text("the connection was lost"), 1, 0, 0, true)));
+
+    // What slows everything is one warning at a time, and no part of the stream's own.
+    let slot = |used: u8| Fault::person(format!("more than {used} percent is used")).on(Side::Source);
+    for used in [50, 50, 80] {
+        ledger.record_slowdown(Slowdown::Slot, &slot(used)).await.unwrap();
+    }
+    ledger.record_slowdown(Slowdown::Lag, &slot(1)).await.unwrap();
+    ledger.resolve_incidents().await.unwrap();
+    ledger.resolve_slowdown(Slowdown::Lag).await.unwrap();
+    let slots = all().await.split_off(3);
+    assert_eq!(
+        slots,
+        [
+            (text("more than 50 percent is used"), 2, 0, 0, false),
+            (text("more than 80 percent is used"), 1, 0, 0, true),
+            (text("more than 1 percent is used"), 1, 0, 0, false),
+        ]
+    );
+    let many = "INSERT INTO cdc.incident (name, severity, message, resolved_at)
+                SELECT 'incidents', 'retrying', i::text, now() - interval '1 day' FROM generate_series(1, 1500) i";
+    life.writer.batch_execute(many).await.unwrap();
+    ledger.record_incident(Severity::Warning, &other).await.unwrap();
+    let (kept, open) = (all().await.len(), ledger.open_incidents().await.unwrap());
+    assert_eq!((kept, open), (1002, 2), "the open ones and a thousand others");
 }
 
 /// Each table's state, rows and chunks that are done.

@@ -17,7 +17,7 @@ const TABLES: &str = "
 
 /// The fields of `cdc status --json`: scripts rely on them.
 const STATUS: &str = "
-    .checkpoint.caught_up_to .checkpoint.changes .checkpoint.commit_time .checkpoint.lsn
+    .begun_at .checkpoint.caught_up_to .checkpoint.changes .checkpoint.commit_time .checkpoint.lsn
     .checkpoint.transactions .checkpoint.updated_at .copy.bytes .copy.bytes_per_second
     .copy.bytes_planned .copy.chunks .copy.chunks_done .copy.consistent_since .copy.details[].bytes
     .copy.details[].bytes_planned .copy.details[].chunks .copy.details[].chunks_done
@@ -26,14 +26,15 @@ const STATUS: &str = "
     .copy.details[].table .copy.eta_seconds .copy.fraction .copy.held_back .copy.rows
     .copy.rows_per_second .copy.rows_planned .copy.tables .copy.tables_done .daemon.detail .daemon.host
     .daemon.is_running .daemon.pid .daemon.since .daemon.state .daemon.version .direction
-    .incidents[].count .incidents[].first_at .incidents[].key .incidents[].last_at .incidents[].lsn
+    .incidents[].count .incidents[].first_at .incidents[].id .incidents[].key .incidents[].last_at .incidents[].lsn
     .incidents[].message .incidents[].remedy .incidents[].resolved_at .incidents[].severity
     .incidents[].side .incidents[].sqlstate .incidents[].table .incidents[].was_skipped .lag.bytes
-    .lag.seconds .last_verify .looked_at .name .old_side .phase .skipped.last.asked_at
-    .skipped.last.dropped .skipped.last.host .skipped.last.lsn .skipped.last.os_user
-    .skipped.last.reason .skipped.last.role .skipped.last.skipped_at .skipped.transactions
-    .slot.confirmed_flush_lsn .slot.is_active .slot.name .slot.retained_bytes .slot.safe_wal_size_bytes
+    .lag.seconds .last_verify .looked_at .name .old_side .open_incidents .phase .skipped.last.asked_at
+    .skipped.last.dropped .skipped.last.host .skipped.last.lsn .skipped.last.os_user .skipped.last.reason
+    .skipped.last.role .skipped.last.skipped_at .skipped.transactions .slot.confirmed_flush_lsn
+    .slot.is_active .slot.name .slot.retained_bytes .slot.safe_wal_size_bytes .slot.used_fraction
     .slot.wal_status .source .source_error .switch .target .verdict .written.lsn .written.rows";
+
 
 fn shape(path: &str, value: &Value, keys: &mut Vec<String>) {
     match value {

@@ -19,7 +19,7 @@ use crate::config::{Config, Direction};
 use crate::connect::{ConnInfo, Mode, Session};
 use crate::copy::snapshot;
 use crate::fault::{Fault, Result, Side};
-use crate::ledger::{DaemonState, Ledger, Phase, Severity, note_used};
+use crate::ledger::{DaemonState, Ledger, Phase, Severity, Slowdown, note_used};
 use crate::limits;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTimestamp;
@@ -118,6 +118,8 @@ async fn watch_until_fault(
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_health = Instant::now();
     let mut is_first = true;
+    // What an earlier life has said of it.
+    answered(Side::Target, watched.ledger.resolve_slowdown(Slowdown::Snapshot)).await?;
     loop {
         turning.turned();
         timer.tick().await;
@@ -181,8 +183,15 @@ impl Watched {
     async fn say_what_is_in_the_way(&mut self) -> Result<()> {
         let who = self.in_the_way.borrow_and_update().clone();
         let detail = who.map(|who| format!("the copy waits for the end of {who} on the source"));
-        if let Some(detail) = &detail {
-            tracing::warn!("{detail}");
+        match &detail {
+            Some(detail) => {
+                let warning = Fault::retry(detail).remedy(
+                    "wait for it, or end it there: SELECT pg_terminate_backend(pid), or ROLLBACK PREPARED",
+                );
+                tracing::warn!("{warning}");
+                self.ledger.record_slowdown(Slowdown::Snapshot, &warning).await?;
+            }
+            None => self.ledger.resolve_slowdown(Slowdown::Snapshot).await?,
         }
         self.ledger.set_state(DaemonState::Streaming, detail.as_deref()).await
     }

@@ -35,10 +35,17 @@ pub struct Switch {
     pub begun_at: String,
     /// `switched`, `undone`; null while it is under way.
     pub outcome: Option<String>,
+    /// When that was, RFC 3339.
+    pub finished_at: Option<String>,
+    /// Why it was undone; null if it wasn't.
+    pub error: Option<String>,
+    /// For how many milliseconds writes rested; null if that is not known.
+    pub pause_ms: Option<i64>,
 }
 
 const COLUMNS: &str = "id, way, reverse, term, holder, lease_until > pg_catalog.clock_timestamp(), step,
-     decided_at IS NOT NULL, pg_catalog.to_json(opened_at) #>> '{}', pg_catalog.to_json(begun_at) #>> '{}', outcome";
+     decided_at IS NOT NULL, pg_catalog.to_json(opened_at) #>> '{}', pg_catalog.to_json(begun_at) #>> '{}', outcome,
+     pg_catalog.to_json(finished_at) #>> '{}', error, pause_ms";
 
 fn switch(row: &Row) -> Switch {
     Switch {
@@ -53,6 +60,9 @@ fn switch(row: &Row) -> Switch {
         opened_at: row.get(8),
         begun_at: row.get(9),
         outcome: row.get(10),
+        finished_at: row.get(11),
+        error: row.get(12),
+        pause_ms: row.get(13),
     }
 }
 

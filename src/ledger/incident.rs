@@ -1,10 +1,13 @@
 //! Incidents: what stopped or slowed the replication, kept for the person who looks later.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::migration::{Ledger, fault};
 use crate::catalog::TableName;
 use crate::fault::{Fault, Reaction, Result, Side};
+use crate::limits;
 
 /// What an incident does to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,47 @@ const DIFFERENCE: &str = "rows";
 /// What of a table it is that the source has dropped it.
 const DROPPED: &str = "dropped";
 
+/// How many incidents of a migration are kept that are over.
+const KEPT: i64 = 1000;
+
+/// What slows the replication, and isn't about a table. Of each there is one warning at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slowdown {
+    /// The copy waits for somebody's transaction.
+    Snapshot,
+    /// The slot has used much of the log that the source keeps for it.
+    Slot,
+    /// The target is further behind than it should be.
+    Lag,
+}
+
+impl Slowdown {
+    /// The part that it is in the ledger.
+    fn part(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Slot => "slot",
+            Self::Lag => "lag",
+        }
+    }
+}
+
+/// How often an incident was seen, and how long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// How often.
+    pub count: i64,
+    /// How long ago it was seen first.
+    pub first: Duration,
+    /// How long ago it was seen last.
+    pub last: Duration,
+}
+
+impl Seen {
+    /// Just now, for the first time.
+    pub const NOW: Self = Self { count: 1, first: Duration::ZERO, last: Duration::ZERO };
+}
+
 /// The part of a table that a constraint or a unique index is.
 #[must_use]
 pub fn constraint_part(object: &str) -> String {
@@ -56,6 +100,8 @@ pub fn constraint_part(object: &str) -> String {
 /// An incident as the ledger holds it. The JSON form of it is part of `cdc status --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Incident {
+    /// Its number in the ledger.
+    pub id: i64,
     /// What it does to the stream: `blocked`, `retrying`, `warning`; or `failing`: a part of a table stands
     /// until a person acts, while the stream and everything else go on.
     pub severity: String,
@@ -86,12 +132,45 @@ pub struct Incident {
 }
 
 impl Ledger {
-    /// Records an incident, or counts it if the same one is still open.
+    /// Records an incident, or counts it if the same one is still open, or was until a moment ago: what comes and goes
+    /// is one incident.
     ///
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_incident(&self, severity: Severity, incident: &Fault) -> Result<()> {
-        self.record(severity.as_str(), incident, incident.table_name(), None).await
+        self.record_seen(severity, incident, Seen::NOW).await
+    }
+
+    /// The same of one that could not be recorded when it happened.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_seen(&self, severity: Severity, incident: &Fault, seen: Seen) -> Result<()> {
+        self.record(severity.as_str(), incident, incident.table_name(), None, seen).await
+    }
+
+    /// Warns of what slows the replication, until it doesn't any more. Takes an earlier warning's place.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn record_slowdown(&self, slowdown: Slowdown, warning: &Fault) -> Result<()> {
+        self.record(Severity::Warning.as_str(), warning, None, Some(slowdown.part()), Seen::NOW).await
+    }
+
+    /// Closes that warning, if there is one.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn resolve_slowdown(&self, slowdown: Slowdown) -> Result<()> {
+        self.session
+            .execute(
+                "UPDATE cdc.incident SET resolved_at = pg_catalog.now()
+                  WHERE name = $1 AND severity = $2 AND part = $3 AND table_name IS NULL AND resolved_at IS NULL",
+                &[&self.name, &Severity::Warning.as_str(), &slowdown.part()],
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        Ok(())
     }
 
     /// Records that a part of a table stands until a person acts, while the stream and everything else
@@ -102,7 +181,7 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_failing(&self, table: &TableName, part: &str, incident: &Fault) -> Result<()> {
-        self.record(FAILING, incident, Some(&table.to_string()), Some(part)).await
+        self.record(FAILING, incident, Some(&table.to_string()), Some(part), Seen::NOW).await
     }
 
     /// Closes the incident of a part that doesn't fail any more, if there is one. A table that is planned is
@@ -128,7 +207,7 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_difference(&self, table: &str, difference: &Fault) -> Result<()> {
-        self.record(Severity::Warning.as_str(), difference, Some(table), Some(DIFFERENCE)).await
+        self.record_warning(table, DIFFERENCE, difference).await
     }
 
     /// Closes that warning, if there is one.
@@ -152,7 +231,7 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_warning(&self, table: &str, part: &str, warning: &Fault) -> Result<()> {
-        self.record(Severity::Warning.as_str(), warning, Some(table), Some(part)).await
+        self.record(Severity::Warning.as_str(), warning, Some(table), Some(part), Seen::NOW).await
     }
 
     /// Closes the warnings of that part, but for these tables.
@@ -228,10 +307,12 @@ impl Ledger {
         incident: &Fault,
         table: Option<&str>,
         part: Option<&str>,
+        seen: Seen,
     ) -> Result<()> {
         let side = incident.side().map(|side| side.to_string());
         let sqlstate = incident.code().map(|code| code.code().to_owned());
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] = [
+        let ages = [seen.first, seen.last, limits::INCIDENT_REST].map(|age| age.as_secs_f64());
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 14] = [
             &self.name,
             &severity,
             &side,
@@ -242,28 +323,60 @@ impl Ledger {
             &incident.row_key(),
             &incident.position(),
             &part,
+            &seen.count,
+            &ages[0],
+            &ages[1],
+            &ages[2],
         ];
-        self.session
+        let is_new = self
+            .session
             .execute(
-                "WITH open AS (
-                   SELECT id, message = $5 AND (side, sqlstate, remedy, table_name, row_key, lsn)
+                "WITH known AS (
+                   SELECT id, resolved_at IS NULL AS is_open,
+                          message = $5 AND (side, sqlstate, remedy, table_name, row_key, lsn)
                                                IS NOT DISTINCT FROM ($3, $4, $6, $7, $8, $9) AS is_same
                      FROM cdc.incident
-                    WHERE name = $1 AND severity = $2 AND part IS NOT DISTINCT FROM $10 AND resolved_at IS NULL
+                    WHERE name = $1 AND severity = $2 AND part IS NOT DISTINCT FROM $10
+                      AND (resolved_at IS NULL OR resolved_at > pg_catalog.now() - $14 * interval '1 second')
                  ),
                  again AS (
-                   UPDATE cdc.incident AS i SET count = count + 1, last_at = pg_catalog.now()
-                     FROM open WHERE i.id = open.id AND is_same
-                   RETURNING i.id
+                   UPDATE cdc.incident AS i
+                      SET count = count + $11, resolved_at = NULL,
+                          first_at = least(first_at, pg_catalog.now() - $12 * interval '1 second'),
+                          last_at = greatest(last_at, pg_catalog.now() - $13 * interval '1 second')
+                    WHERE id = (SELECT id FROM known WHERE is_same ORDER BY is_open DESC, id DESC LIMIT 1)
+                   RETURNING id
                  ),
                  over AS (
                    UPDATE cdc.incident AS i SET resolved_at = pg_catalog.now()
-                     FROM open WHERE i.id = open.id AND NOT is_same AND i.table_name = $7 AND part IS NOT NULL
+                     FROM known
+                    WHERE i.id = known.id AND is_open AND NOT is_same AND i.table_name IS NOT DISTINCT FROM $7
+                      AND part IS NOT NULL
                  )
-                 INSERT INTO cdc.incident
-                        (name, severity, side, sqlstate, message, remedy, table_name, row_key, lsn, part)
-                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 WHERE NOT EXISTS (SELECT FROM again)",
+                 INSERT INTO cdc.incident (name, severity, side, sqlstate, message, remedy, table_name, row_key, lsn, part,
+                                           count, first_at, last_at)
+                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, pg_catalog.now() - $12 * interval '1 second',
+                        pg_catalog.now() - $13 * interval '1 second'
+                  WHERE NOT EXISTS (SELECT FROM again)",
                 &parameters,
+            )
+            .await
+            .map_err(|e| fault(&e))?;
+        if is_new > 0 {
+            self.forget_incidents().await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest of those that are over.
+    async fn forget_incidents(&self) -> Result<()> {
+        self.session
+            .execute(
+                "DELETE FROM cdc.incident
+                  WHERE name = $1 AND resolved_at IS NOT NULL
+                    AND id <= (SELECT id FROM cdc.incident WHERE name = $1 AND resolved_at IS NOT NULL
+                                ORDER BY id DESC OFFSET $2 LIMIT 1)",
+                &[&self.name, &KEPT],
             )
             .await
             .map_err(|e| fault(&e))?;
@@ -290,6 +403,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// How many of them are open.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn open_incidents(&self) -> Result<i64> {
+        let sql = "SELECT count(*) FROM cdc.incident WHERE name = $1 AND resolved_at IS NULL";
+        Ok(self.session.query_one(sql, &[&self.name]).await.map_err(|e| fault(&e))?.get(0))
+    }
+
     /// The incidents: open ones first, before all those that block, then those that need a person too,
     /// then the latest.
     ///
@@ -299,7 +421,7 @@ impl Ledger {
         let rows = self
             .session
             .query(
-                "SELECT severity, message, remedy, side, sqlstate, table_name, row_key, lsn::text,
+                "SELECT id, severity, message, remedy, side, sqlstate, table_name, row_key, lsn::text,
                         pg_catalog.to_json(first_at) #>> '{}', pg_catalog.to_json(last_at) #>> '{}', count,
                         pg_catalog.to_json(resolved_at) #>> '{}',
                         EXISTS (SELECT FROM cdc.skip AS s
@@ -316,19 +438,20 @@ impl Ledger {
         Ok(rows
             .iter()
             .map(|row| Incident {
-                severity: row.get(0),
-                message: row.get(1),
-                remedy: row.get(2),
-                side: row.get(3),
-                sqlstate: row.get(4),
-                table: row.get(5),
-                key: row.get(6),
-                lsn: row.get(7),
-                first_at: row.get(8),
-                last_at: row.get(9),
-                count: row.get(10),
-                resolved_at: row.get(11),
-                was_skipped: row.get(12),
+                id: row.get(0),
+                severity: row.get(1),
+                message: row.get(2),
+                remedy: row.get(3),
+                side: row.get(4),
+                sqlstate: row.get(5),
+                table: row.get(6),
+                key: row.get(7),
+                lsn: row.get(8),
+                first_at: row.get(9),
+                last_at: row.get(10),
+                count: row.get(11),
+                resolved_at: row.get(12),
+                was_skipped: row.get(13),
             })
             .collect())
     }

@@ -230,6 +230,16 @@ impl Ledger {
         Ok(row.get(0))
     }
 
+    /// When the migration began, RFC 3339; `None` if it hasn't.
+    ///
+    /// # Errors
+    /// If the target can't be asked.
+    pub async fn begun_at(&self) -> Result<Option<String>> {
+        let sql = "SELECT pg_catalog.to_json(created_at) #>> '{}' FROM cdc.migration WHERE name = $1";
+        let row = self.session.query_opt(sql, &[&self.name]).await.map_err(|e| fault(&e))?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
     /// Begins a new life: waits for the writing transactions of the life before, and makes those
     /// that are still to come fail. `None` if the migration has no ledger yet.
     ///

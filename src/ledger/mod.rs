@@ -20,7 +20,7 @@ mod verification;
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
 pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table, send_back_sql};
 pub use cutover::{Switch, note_used};
-pub use incident::{Incident, Severity, constraint_part};
+pub use incident::{Incident, Seen, Severity, Slowdown, constraint_part};
 pub use migration::{DaemonState, Ledger, Origin, Phase, USING, advise, fault, host, lock_key};
 pub use progress::{CopyProgress, TableProgress, TableState};
 pub use repair::{Again, Repair, RepairedChunk, record_repair};

@@ -124,7 +124,11 @@ impl fmt::Display for Status {
         for incident in &self.incidents {
             write!(f, "{incident}")?;
         }
-        Ok(())
+        let shown = self.incidents.iter().filter(|incident| incident.resolved_at.is_none()).count();
+        match self.open_incidents - i64::try_from(shown).unwrap_or(i64::MAX) {
+            ..=0 => Ok(()),
+            more => writeln!(f, "              and {more} more that are open (--incidents)"),
+        }
     }
 }
 
@@ -275,6 +279,7 @@ mod tests {
                 confirmed_flush_lsn: None,
                 retained_bytes: 0,
                 safe_wal_size_bytes,
+                used_fraction: None,
             };
             slot.budget()
         };

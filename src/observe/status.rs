@@ -25,6 +25,8 @@ pub struct Status {
     pub verdict: Verdict,
     /// How far the migration is; null if it has not begun.
     pub phase: Option<Phase>,
+    /// When it began, RFC 3339; null if it has not.
+    pub begun_at: Option<String>,
     /// `forward`: from the source to the target; `reverse`: the target's changes go to the source.
     pub direction: Direction,
     /// Where rows are read, as `user@host:port/database`; in reverse that is the target of the configuration. What is
@@ -56,6 +58,8 @@ pub struct Status {
     pub repairs: Vec<Repair>,
     /// The verification that has ended last; null if there was none.
     pub last_verify: Option<Verification>,
+    /// How many incidents are open.
+    pub open_incidents: i64,
     /// Incidents, open ones first, then the latest. One of them, more with `--incidents`.
     pub incidents: Vec<Incident>,
 }
@@ -132,6 +136,33 @@ pub struct SlotStatus {
     pub retained_bytes: u64,
     /// Bytes that can still be written before it may be lost; null without a limit.
     pub safe_wal_size_bytes: Option<i64>,
+    /// What part of what the source may keep for it is used, 0 to 1; null without a limit.
+    pub used_fraction: Option<f64>,
+}
+
+impl SlotStatus {
+    fn new(name: String, slot: Slot, written: Lsn) -> Self {
+        let retained_bytes = slot.restart_lsn.map_or(0, |restart| written.bytes_since(restart));
+        Self {
+            name,
+            is_active: slot.active_pid.is_some(),
+            confirmed_flush_lsn: slot.confirmed_flush_lsn.map(|lsn| lsn.to_string()),
+            retained_bytes,
+            safe_wal_size_bytes: slot.safe_wal_size_bytes,
+            used_fraction: if slot.is_lost() {
+                Some(1.0)
+            } else {
+                used(retained_bytes, slot.safe_wal_size_bytes)
+            },
+            wal_status: slot.wal_status,
+        }
+    }
+}
+
+/// What part of a budget is used of which so much is left.
+fn used(bytes: u64, left_bytes: Option<i64>) -> Option<f64> {
+    let left = u64::try_from(left_bytes?).unwrap_or(0);
+    Some(if left == 0 { 1.0 } else { bytes as f64 / (bytes as f64 + left as f64) })
 }
 
 fn as_text<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -156,6 +187,7 @@ pub async fn look(
         looked_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         verdict: Verdict::Stopped,
         phase: if has_ledger { ledger.phase().await? } else { None },
+        begun_at: if has_ledger { ledger.begun_at().await? } else { None },
         direction: config.direction,
         source: config.source.to_string(),
         target: config.target.to_string(),
@@ -171,6 +203,7 @@ pub async fn look(
         old_side: None,
         repairs: if has_ledger { ledger.open_repairs().await? } else { Vec::new() },
         last_verify: if has_ledger { ledger.last_verification().await? } else { None },
+        open_incidents: if has_ledger { ledger.open_incidents().await? } else { 0 },
         incidents: if has_ledger { ledger.incidents(incidents).await? } else { Vec::new() },
     };
     status.source_error = match source {
@@ -311,13 +344,6 @@ async fn ask_source(source: &Session, config: &Config, status: &mut Status) -> R
     let written: Lsn = row.get(1);
     status.written = Some(Written { lsn: flushed, rows: row.get::<_, Option<i64>>(3).unwrap_or(0) });
     status.lag = status.checkpoint.as_ref().map(|checkpoint| Lag::new(flushed, checkpoint.lsn, row.get(2)));
-    status.slot = slot.map(|slot| SlotStatus {
-        name: config.slot(),
-        is_active: slot.active_pid.is_some(),
-        wal_status: slot.wal_status,
-        confirmed_flush_lsn: slot.confirmed_flush_lsn.map(|lsn| lsn.to_string()),
-        retained_bytes: slot.restart_lsn.map_or(0, |restart| written.bytes_since(restart)),
-        safe_wal_size_bytes: slot.safe_wal_size_bytes,
-    });
+    status.slot = slot.map(|slot| SlotStatus::new(config.slot(), slot, written));
     Ok(())
 }
