@@ -304,3 +304,9 @@ create table if not exists cdc.cutover (
   check ((outcome is null) = (finished_at is null))
 );
 create unique index if not exists cutover_open on cdc.cutover (name) where finished_at is null;
+
+-- What has been told to whoever wants messages, so that a daemon that is started again doesn't tell it again.
+create table if not exists cdc.told (
+  name  text primary key references cdc.migration on delete cascade,
+  state jsonb not null
+);

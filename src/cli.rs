@@ -64,6 +64,8 @@ pub enum Command {
     Rollback(Switch),
     /// End the migration: remove slot, publication and ledger, and put back what was held back
     Drop(Drop),
+    /// Send a test message to whom the configuration names, and say whether it arrived
+    Notify(Notify),
     /// Show a whole migration between two throw-away servers on this machine
     Demo(Demo),
 }
@@ -288,6 +290,17 @@ pub struct Drop {
     pub force: bool,
     /// Print one JSON object
     #[arg(long, requires = "yes")]
+    pub json: bool,
+}
+
+/// `cdc notify`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status: 0 everybody was told, 1 somebody was not, 64 wrong usage or configuration, 70 a bug in cdc."
+)]
+pub struct Notify {
+    /// Print one JSON object for each of them, in a list
+    #[arg(long)]
     pub json: bool,
 }
 

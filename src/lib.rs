@@ -67,14 +67,15 @@
 //! Every failure is a [`fault::Fault`], and its [`fault::Reaction`] decides: what passes by itself is
 //! tried again by the [`daemon`] with backoff, for ever; what needs a person is an incident in the
 //! ledger, and is tried again every 30 seconds. [`observe`] reads all of that for `cdc status`, and every two seconds
-//! beside the daemon, for systemd and for whoever asks over HTTP ([`serve`]): a page, metrics, health. systemd's
+//! beside the daemon, for systemd, for whoever asks over HTTP ([`serve`]: a page, metrics, health), and for messages
+//! that tell each thing once ([`notify`]). systemd's
 //! watchdog is fed ([`service`]) for as long as each loop of the daemon turns ([`pulse`]).
 //!
 //! # The floors
 //!
-//! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`], [`serve`] → [`cutover`] → [`engine`], [`observe`] →
-//! [`replication`], [`route`], [`apply`], [`verify`], [`preflight`] → [`integrity`] → [`copy`], [`pgoutput`], [`schema`] → [`ledger`],
-//! [`catalog`], [`config`] → [`connect`] → [`lsn`], [`chunk`], [`fault`], [`limits`].
+//! Imports only go down: [`commands`] → [`demo`] → [`daemon`], [`removal`], [`serve`], [`notify`] → [`cutover`] → [`engine`],
+//! [`observe`] → [`replication`], [`route`], [`apply`], [`verify`], [`preflight`] → [`integrity`] → [`copy`], [`pgoutput`],
+//! [`schema`] → [`ledger`], [`catalog`], [`config`] → [`connect`] → [`lsn`], [`chunk`], [`hook`], [`fault`], [`limits`].
 
 pub mod apply;
 pub mod catalog;
@@ -89,10 +90,12 @@ pub mod daemon;
 pub mod demo;
 pub mod engine;
 pub mod fault;
+pub mod hook;
 pub mod integrity;
 pub mod ledger;
 pub mod limits;
 pub mod lsn;
+pub mod notify;
 pub mod observe;
 pub mod pgoutput;
 pub mod preflight;

@@ -383,3 +383,30 @@ pub const CUTOVER_VERIFY_TABLE_BYTES: i64 = 512 * 1024;
 
 /// For how long nobody must have used the old database before it is given up.
 pub const QUIET: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long the same kind of trouble isn't told again, if the configuration doesn't say otherwise.
+pub const NOTIFY_CALM: Duration = Duration::from_secs(300);
+
+/// The shortest time between two reports of how it goes.
+pub const NOTIFY_EVERY_LEAST: Duration = Duration::from_secs(1);
+
+/// How long a database may not answer before somebody is told.
+pub const NOTIFY_UNREACHABLE: Duration = Duration::from_secs(60);
+
+/// The most messages that wait for a webhook or a command.
+pub const NOTIFY_QUEUE: usize = 64;
+
+/// How long a webhook or a command may take for a message.
+pub const NOTIFY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long it is tried to deliver a message.
+pub const NOTIFY_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long the daemon waits at its end for messages to be delivered.
+pub const NOTIFY_FAREWELL: Duration = Duration::from_secs(5);
+
+/// The most characters of a message: Telegram takes 4,096, Slack some more.
+pub const NOTIFY_CHARS: usize = 2000;
+
+/// The most bytes that are read of a webhook's answer.
+pub const NOTIFY_ANSWER_BYTES: usize = 64 * 1024;

@@ -11,8 +11,8 @@ use cdc::connect::{ConnInfo, Environment, Session};
 use cdc::demo::Cluster;
 use cdc::fault::{Fault, Reaction, Result, Side};
 use cdc::ledger::{
-    CopiedChunk, CopiedTable, CopyProgress, Ledger, LedgerChunk, Phase, Seen, Severity, Slowdown, TableState,
-    record_done, record_table, send_back_sql,
+    CopiedChunk, CopiedTable, CopyProgress, Ledger, LedgerChunk, Phase, Severity, Slowdown, TableState,
+    Times, record_done, record_table, send_back_sql,
 };
 use cdc::lsn::Lsn;
 use futures_util::SinkExt;
@@ -284,11 +284,11 @@ async fn an_incident_that_comes_and_goes_is_one_with_all_its_times_and_old_ones_
     ledger.record_incident(retrying, &lost).await.unwrap();
     ledger.resolve_incidents().await.unwrap();
     ledger.record_incident(retrying, &lost).await.unwrap();
-    // Seen while the ledger could not be told of it.
-    let seen = Seen { count: 7, first: hour(3), last: hour(1) };
+    // Times while the ledger could not be told of it.
+    let seen = Times { count: 7, first: hour(3), last: hour(1) };
     ledger.record_seen(retrying, &lost, seen).await.unwrap();
     let other = Fault::unreachable(Side::Target, "no answer");
-    ledger.record_seen(Severity::Blocked, &other, Seen { count: 2, ..seen }).await.unwrap();
+    ledger.record_seen(Severity::Blocked, &other, Times { count: 2, ..seen }).await.unwrap();
     let sql = "SELECT message, count, round(extract(epoch FROM now() - first_at) / 3600)::int,
                       round(extract(epoch FROM now() - last_at) / 3600)::int, resolved_at IS NULL
                  FROM cdc.incident ORDER BY id";

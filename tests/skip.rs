@@ -35,7 +35,6 @@ const STATUS: &str = "
     .slot.is_active .slot.name .slot.retained_bytes .slot.safe_wal_size_bytes .slot.used_fraction
     .slot.wal_status .source .source_error .switch .target .verdict .written.lsn .written.rows";
 
-
 fn shape(path: &str, value: &Value, keys: &mut Vec<String>) {
     match value {
         Value::Object(fields) if path != ".skipped.last.dropped" => {

@@ -8,6 +8,7 @@ mod drop;
 mod exit;
 mod live;
 mod log;
+mod notify;
 mod repair;
 mod run;
 mod schema;
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Cutover(arguments) => cutover::run(&config()?, &arguments, Way::Cutover).await,
         Command::Rollback(arguments) => cutover::run(&config()?, &arguments, Way::Rollback).await,
         Command::Drop(arguments) => or_no(drop::run(&config()?, &arguments).await),
+        Command::Notify(arguments) => notify::run(&config()?, &arguments).await,
         Command::Demo(arguments) => demo::run(&databases, &arguments).await,
     }
 }

@@ -10,7 +10,8 @@ use crate::cli::{LogFormat, Run};
 use crate::config::Config;
 use crate::daemon;
 use crate::fault::{Fault, Result};
-use crate::observe::{Screen, Seen, keep_looking};
+use crate::notify::Notifier;
+use crate::observe::{Screen, Seen, keep_looking, record_slowdowns};
 use crate::serve::{Shown, serve};
 use crate::service::Service;
 use crate::shutdown::shutdown;
@@ -30,6 +31,8 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
     let service = Service::start();
     let (seen_out, seen) = watch::channel(Seen::default());
     tokio::spawn(keep_looking(config.clone(), seen_out));
+    tokio::spawn(record_slowdowns(config.clone(), seen.clone()));
+    let notifier = Notifier::start(config, seen.clone());
     if let Some(address) = config.http.listen {
         let shown = Shown { name: config.name.clone(), seen: seen.clone(), pulse: service.pulse().clone() };
         tokio::spawn(serve(address, shown));
@@ -46,15 +49,14 @@ pub(super) async fn run(config: &Config, arguments: &Run) -> Result<Exit> {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::warn!("asked again: stopping at once; what was not committed will be sent again");
     };
-    tokio::select! {
-        ended = daemon::run(config, &screen, &service, seen, stop) => Ok(match ended {
-            Ok(()) => Exit::Yes,
-            // Into the log, whatever its format.
-            Err(fault) => {
-                tracing::error!("refused to start: {fault}");
-                Exit::from(&fault)
-            }
-        }),
-        () = signals => Ok(Exit::Yes),
+    let refused = tokio::select! {
+        ended = daemon::run(config, &screen, &service, seen, stop) => ended.err(),
+        () = signals => return Ok(Exit::Yes),
+    };
+    if let Some(fault) = &refused {
+        // Into the log, whatever its format.
+        tracing::error!("refused to start: {fault}");
     }
+    notifier.finish(refused.as_ref()).await;
+    Ok(refused.as_ref().map_or(Exit::Yes, Exit::from))
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// Which way the rows go between the two databases of the configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// From the source to the target.

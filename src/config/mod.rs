@@ -6,6 +6,7 @@ mod copy;
 mod cutover;
 mod direction;
 mod http;
+mod notify;
 mod pattern;
 mod schema;
 mod tables;
@@ -15,6 +16,7 @@ pub use copy::CopyConfig;
 pub use cutover::{CutoverConfig, InPause, PgBouncer};
 pub use direction::Direction;
 pub use http::HttpConfig;
+pub use notify::{Format, NotifyConfig, Webhook};
 pub use schema::{Ddl, SchemaConfig};
 pub use tables::{ExistingRows, Selection, Tables};
 pub use verify::VerifyConfig;
@@ -53,6 +55,8 @@ pub struct Config {
     pub cutover: CutoverConfig,
     /// Where the daemon tells how it is.
     pub http: HttpConfig,
+    /// Whom the daemon tells what has happened.
+    pub notify: NotifyConfig,
 }
 
 impl Config {
@@ -130,6 +134,8 @@ struct File {
     cutover: cutover::Section,
     #[serde(default)]
     http: http::Section,
+    #[serde(default)]
+    notify: notify::Section,
 }
 
 impl Config {
@@ -199,6 +205,7 @@ impl Config {
             verify: VerifyConfig::new(&file.verify)?,
             cutover: CutoverConfig::new(file.cutover, environment)?,
             http: HttpConfig::new(&file.http)?,
+            notify: NotifyConfig::new(file.notify)?,
         })
     }
 }

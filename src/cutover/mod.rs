@@ -56,7 +56,6 @@ mod check;
 mod compare;
 mod estimate;
 pub mod fence;
-pub mod hooks;
 mod outside;
 pub mod plan;
 pub mod pooler;

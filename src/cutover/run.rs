@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::{Config, InPause};
 use crate::connect::Session;
 use crate::fault::{Fault, Result, Side};
+use crate::hook::Hook;
 use crate::ledger::{Ledger, Phase, Switch};
 use crate::limits;
 use crate::schema::{self, AtOnce, Until};
@@ -22,7 +23,7 @@ use super::pooler::Pooler;
 use super::reverse::Turn;
 use super::sequences::Sequences;
 use super::undo::{self, application, enter, for_a_while, held, settle};
-use super::{barrier, compare, hooks, taken_over};
+use super::{barrier, compare, taken_over};
 
 /// A switch that is being carried out.
 pub(super) struct Run {
@@ -286,7 +287,9 @@ impl Run {
             ("CDC_NEW_SIDE", self.way.new_side().to_string()),
         ];
         variables.extend(self.pause.map(|pause| ("CDC_PAUSE_MS", pause.as_millis().to_string())));
-        hooks::run(step, command, &variables, config.hook_timeout).await.map(|()| None)
+        let key = format!("[cutover] {}", step.as_str());
+        let hook = Hook { name: step.as_str(), key: &key, command, deadline: config.hook_timeout };
+        hook.run(&variables, &[]).await.map(|()| None)
     }
 
     async fn close_old(&mut self) -> Result<Note> {

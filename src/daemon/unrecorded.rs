@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use crate::fault::{Fault, Result};
-use crate::ledger::{Ledger, Seen, Severity};
+use crate::ledger::{Ledger, Severity, Times};
 
 /// The most faults that are remembered; the oldest is forgotten first.
 const MOST: usize = 32;
@@ -41,8 +41,9 @@ impl Unrecorded {
     /// Writes them down. What was written is forgotten.
     pub(super) async fn record(&mut self, ledger: &Ledger) -> Result<()> {
         while let Some(entry) = self.0.front() {
-            let seen = Seen { count: entry.count, first: entry.first.elapsed(), last: entry.last.elapsed() };
-            ledger.record_seen(entry.severity, &entry.fault, seen).await?;
+            let times =
+                Times { count: entry.count, first: entry.first.elapsed(), last: entry.last.elapsed() };
+            ledger.record_seen(entry.severity, &entry.fault, times).await?;
             self.0.pop_front();
         }
         Ok(())

@@ -54,7 +54,7 @@ const DROPPED: &str = "dropped";
 const KEPT: i64 = 1000;
 
 /// What slows the replication, and isn't about a table. Of each there is one warning at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slowdown {
     /// The copy waits for somebody's transaction.
     Snapshot,
@@ -77,7 +77,7 @@ impl Slowdown {
 
 /// How often an incident was seen, and how long ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct Times {
     /// How often.
     pub count: i64,
     /// How long ago it was seen first.
@@ -86,7 +86,7 @@ pub struct Seen {
     pub last: Duration,
 }
 
-impl Seen {
+impl Times {
     /// Just now, for the first time.
     pub const NOW: Self = Self { count: 1, first: Duration::ZERO, last: Duration::ZERO };
 }
@@ -138,15 +138,15 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_incident(&self, severity: Severity, incident: &Fault) -> Result<()> {
-        self.record_seen(severity, incident, Seen::NOW).await
+        self.record_seen(severity, incident, Times::NOW).await
     }
 
     /// The same of one that could not be recorded when it happened.
     ///
     /// # Errors
     /// If the target can't be asked.
-    pub async fn record_seen(&self, severity: Severity, incident: &Fault, seen: Seen) -> Result<()> {
-        self.record(severity.as_str(), incident, incident.table_name(), None, seen).await
+    pub async fn record_seen(&self, severity: Severity, incident: &Fault, times: Times) -> Result<()> {
+        self.record(severity.as_str(), incident, incident.table_name(), None, times).await
     }
 
     /// Warns of what slows the replication, until it doesn't any more. Takes an earlier warning's place.
@@ -154,7 +154,7 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_slowdown(&self, slowdown: Slowdown, warning: &Fault) -> Result<()> {
-        self.record(Severity::Warning.as_str(), warning, None, Some(slowdown.part()), Seen::NOW).await
+        self.record(Severity::Warning.as_str(), warning, None, Some(slowdown.part()), Times::NOW).await
     }
 
     /// Closes that warning, if there is one.
@@ -181,7 +181,7 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_failing(&self, table: &TableName, part: &str, incident: &Fault) -> Result<()> {
-        self.record(FAILING, incident, Some(&table.to_string()), Some(part), Seen::NOW).await
+        self.record(FAILING, incident, Some(&table.to_string()), Some(part), Times::NOW).await
     }
 
     /// Closes the incident of a part that doesn't fail any more, if there is one. A table that is planned is
@@ -231,7 +231,7 @@ impl Ledger {
     /// # Errors
     /// If the target can't be asked.
     pub async fn record_warning(&self, table: &str, part: &str, warning: &Fault) -> Result<()> {
-        self.record(Severity::Warning.as_str(), warning, Some(table), Some(part), Seen::NOW).await
+        self.record(Severity::Warning.as_str(), warning, Some(table), Some(part), Times::NOW).await
     }
 
     /// Closes the warnings of that part, but for these tables.
@@ -307,11 +307,11 @@ impl Ledger {
         incident: &Fault,
         table: Option<&str>,
         part: Option<&str>,
-        seen: Seen,
+        times: Times,
     ) -> Result<()> {
         let side = incident.side().map(|side| side.to_string());
         let sqlstate = incident.code().map(|code| code.code().to_owned());
-        let ages = [seen.first, seen.last, limits::INCIDENT_REST].map(|age| age.as_secs_f64());
+        let ages = [times.first, times.last, limits::INCIDENT_REST].map(|age| age.as_secs_f64());
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 14] = [
             &self.name,
             &severity,
@@ -323,7 +323,7 @@ impl Ledger {
             &incident.row_key(),
             &incident.position(),
             &part,
-            &seen.count,
+            &times.count,
             &ages[0],
             &ages[1],
             &ages[2],

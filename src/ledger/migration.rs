@@ -199,7 +199,7 @@ impl Ledger {
     pub(super) async fn complete(&self) -> Result<()> {
         // Only then: CREATE ... IF NOT EXISTS wants CREATE on the database even when the schema
         // exists, and says NOTICE for each table.
-        let newest = "SELECT pg_catalog.to_regclass('cdc.cutover') IS NOT NULL
+        let newest = "SELECT pg_catalog.to_regclass('cdc.told') IS NOT NULL
                          AND EXISTS (SELECT FROM pg_catalog.pg_attribute
                                       WHERE attrelid = pg_catalog.to_regclass('cdc.migration') AND attname = 'seen')";
         if self.session.query_one(newest, &[]).await.map_err(|e| fault(&e))?.get(0) {

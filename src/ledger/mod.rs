@@ -14,13 +14,14 @@ mod removal;
 mod repair;
 mod shape;
 mod skip;
+mod told;
 mod turn;
 mod verification;
 
 pub use checkpoint::{Checkpoint, write_checkpoint_sql};
 pub use copy::{CopiedChunk, CopiedTable, LedgerChunk, record_done, record_table, send_back_sql};
 pub use cutover::{Switch, note_used};
-pub use incident::{Incident, Seen, Severity, Slowdown, constraint_part};
+pub use incident::{Incident, Severity, Slowdown, Times, constraint_part};
 pub use migration::{DaemonState, Ledger, Origin, Phase, USING, advise, fault, host, lock_key};
 pub use progress::{CopyProgress, TableProgress, TableState};
 pub use repair::{Again, Repair, RepairedChunk, record_repair};

@@ -81,7 +81,7 @@ pub(super) fn of_table(table: &TableProgress) -> String {
 }
 
 /// Never 100 before it is done.
-fn percent(fraction: f64) -> String {
+pub(super) fn percent(fraction: f64) -> String {
     format!("{:.0} %", (fraction * 100.0).floor())
 }
 
@@ -107,7 +107,7 @@ pub(super) fn count(number: i64) -> HumanCount {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(in crate::observe) fn table(name: &str, state: TableState, fraction: f64) -> TableProgress {
@@ -148,6 +148,13 @@ pub(super) mod tests {
             held_until_cutover: [("foreign key".to_owned(), 4), ("trigger".to_owned(), 1)].into(),
             details,
         }
+    }
+
+    /// Of tables in these states, with so many seconds to go.
+    pub(crate) fn test_copy(states: impl Iterator<Item = TableState>, eta_seconds: f64) -> CopyProgress {
+        let all = progress(states.map(|state| table("t", state, 0.0)).collect());
+        let fraction = all.chunks_done as f64 / all.chunks as f64;
+        CopyProgress { fraction, eta_seconds: Some(eta_seconds), ..all }
     }
 
     #[test]

@@ -8,15 +8,19 @@ mod looker;
 mod old_side;
 mod report;
 mod show_copy;
+mod slow;
 mod status;
 mod tell_service;
 
 pub use bars::Screen;
+#[cfg(test)]
+pub(crate) use copy::tests::test_copy;
 pub use history::{History, Point, Since};
 pub use lag::{Lag, Limits, Verdict};
 pub use looker::{Looker, Seen, keep_looking, status};
 pub use old_side::OldSide;
 pub use report::changes;
 pub use show_copy::show_copy;
+pub use slow::record_slowdowns;
 pub use status::{SlotStatus, Status, Written, look};
 pub use tell_service::tell_service;

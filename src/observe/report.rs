@@ -142,6 +142,9 @@ impl Status {
         } else if let Some(detail) = &self.daemon.detail {
             parts.push(detail.clone());
         }
+        if let Some(error) = &self.source_error {
+            parts.push(format!("source can't be asked: {error}"));
+        }
         if let Some(copy) = self.copy.as_ref().filter(|copy| !copy.is_complete()) {
             parts.push(format!("copied {}", summary(copy)));
         }
@@ -152,7 +155,8 @@ impl Status {
 
 impl Incident {
     /// What happened, where, and what to do.
-    fn summary(&self) -> String {
+    #[must_use]
+    pub fn summary(&self) -> String {
         let side = self.side.as_ref().map_or(String::new(), |side| format!("{side}: "));
         let place = self.place();
         let place = if place.is_empty() { place } else { format!(" [{place}]") };
@@ -160,7 +164,7 @@ impl Incident {
         format!("{side}{}{place}{remedy}", self.message)
     }
 
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         let parts = [
             self.table.as_ref().map(|t| format!("table {t}")),
             self.key.as_ref().map(|k| format!("key {k}")),

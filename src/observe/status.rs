@@ -347,3 +347,42 @@ async fn ask_source(source: &Session, config: &Config, status: &mut Status) -> R
     status.slot = slot.map(|slot| SlotStatus::new(config.slot(), slot, written));
     Ok(())
 }
+
+#[cfg(test)]
+impl Status {
+    /// Of a migration that streams, 0.1 s behind.
+    pub(crate) fn streaming() -> Self {
+        Self {
+            name: "salon".to_owned(),
+            looked_at: "2026-11-22T03:00:00Z".to_owned(),
+            verdict: Verdict::Streaming,
+            phase: Some(Phase::Stream),
+            begun_at: Some("2026-11-22T01:00:00.5+00:00".to_owned()),
+            direction: Direction::Forward,
+            source: "a@s:5432/d".to_owned(),
+            target: "a@t:5432/d".to_owned(),
+            daemon: Daemon {
+                is_running: true,
+                state: Some("streaming".to_owned()),
+                detail: None,
+                since: None,
+                host: None,
+                pid: None,
+                version: None,
+            },
+            checkpoint: None,
+            copy: None,
+            lag: Some(Lag { bytes: 100, seconds: Some(0.1) }),
+            written: None,
+            slot: None,
+            source_error: None,
+            skipped: Skipped::default(),
+            switch: None,
+            old_side: None,
+            repairs: Vec::new(),
+            last_verify: None,
+            open_incidents: 0,
+            incidents: Vec::new(),
+        }
+    }
+}
