@@ -6,7 +6,6 @@ mod cutover;
 mod demo;
 mod drop;
 mod exit;
-mod live;
 mod log;
 mod notify;
 mod repair;
@@ -15,6 +14,7 @@ mod schema;
 mod skip;
 mod status;
 mod verify;
+mod watch;
 
 pub use exit::Exit;
 

@@ -11,6 +11,7 @@ mod show_copy;
 mod slow;
 mod status;
 mod tell_service;
+mod watch;
 
 pub use bars::Screen;
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub use show_copy::show_copy;
 pub use slow::record_slowdowns;
 pub use status::{SlotStatus, Status, Written, look};
 pub use tell_service::tell_service;
+pub use watch::View;

@@ -1,10 +1,11 @@
-//! Messages to a webhook and a command, of a daemon that lives through everything there is to tell.
+//! Messages to a webhook and a command, of a daemon that lives through everything there is to tell; and the live view.
 
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod receiver;
 #[path = "../support/mod.rs"]
 mod support;
+mod watch;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
