@@ -18,7 +18,7 @@ demo: servers ## a migration between two throw-away servers, from the copy to th
 
 # The files of tests. Most tests wait for a server most of the time, and those of LONG for several minutes.
 TESTS = $(patsubst tests/%,%,$(patsubst %.rs,%,$(patsubst %/main.rs,%,$(wildcard tests/*.rs tests/*/main.rs))))
-LONG = torture stream_examples vector cutover reverse
+LONG = torture stream_examples vector cutover reverse serve notify
 # Those that run once more without a superuser.
 AS_OWNER = stream stream_columns stream_identity stream_partitions stream_blocked copy_tables copy_moves drop \
            examples repair skip status
