@@ -249,7 +249,7 @@ async fn sequences_of_every_kind_are_compared_with_the_rows() {
     // Applications write to the target now.
     pair.target
         .batch_execute(
-            "UPDATE cdc.migration SET phase = 'reverse';
+            "UPDATE cdc.migration SET phase = 'done';
              SELECT setval('\"Odd\".\"B b_I d_seq\"', 31), setval('\"Odd\".\"S q\"\"1\"', 10), setval('down', -10),
                     setval('p_id_seq', 6), setval('a_id_seq', 4, false)",
         )

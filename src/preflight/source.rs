@@ -159,7 +159,7 @@ fn timeouts(server: &Server) -> Vec<Finding> {
 
 /// Whether there are connections left for the copy and a verification beside it.
 pub(super) fn connections(server: &Server, config: &Config) -> Option<Finding> {
-    let needed = |factor: usize| i64::try_from(config.copy.readers * factor + 7).unwrap_or(i64::MAX);
+    let needed = |factor: usize| i64::try_from(config.copy.readers * factor + 8).unwrap_or(i64::MAX);
     let (side, free) = (server.side, server.connections_free);
     let what = format!(
         "{} of {} connections are left for the role {}",

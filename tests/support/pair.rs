@@ -62,7 +62,7 @@ async fn servers() -> &'static Servers {
         builder
             .setting("max_replication_slots", "100")
             .setting("max_wal_senders", "100")
-            .setting("max_connections", "300")
+            .setting("max_connections", "400")
             .setting("max_prepared_transactions", "10")
             .start()
             .await
