@@ -16,9 +16,10 @@ demo: servers ## a migration between two throw-away servers, from the copy to th
 	@echo "building cdc first; that takes a few minutes the first time"
 	@cargo run --release --locked -- demo
 
-# The files of tests. Most tests wait for a server most of the time, and those of LONG for several minutes.
+# The files of tests. Most wait for a server most of the time, so those of LONG run beside the others, which take about as
+# long together.
 TESTS = $(patsubst tests/%,%,$(patsubst %.rs,%,$(patsubst %/main.rs,%,$(wildcard tests/*.rs tests/*/main.rs))))
-LONG = torture stream_examples vector cutover reverse serve notify
+LONG = torture memory cutover demo operate refuse_outside serve reverse notify vector stream_examples
 # Those that run once more without a superuser.
 AS_OWNER = stream stream_columns stream_identity stream_partitions stream_blocked copy_tables copy_moves drop \
            examples repair skip status
