@@ -59,9 +59,9 @@ async fn whatever_fails_before_the_end_is_undone() {
     )
     .await;
 
-    // The daemon hangs: the last changes don't come over in time.
-    set(&mut pair, "pause = '1s'");
-    daemon.signal("STOP");
+    // The daemon hangs, once it has been looked at: the last changes don't come over in time.
+    let freeze = format!("before = 'kill -STOP {}'", daemon.pid());
+    set(&mut pair, &format!("pause = '1s'\n{freeze}"));
     let child = begin(&pair, &["cutover", "--yes"]);
     is_at(&pair, "drain").await;
     assert!(!takes_writes(&pair.source_url).await);
@@ -70,8 +70,7 @@ async fn whatever_fails_before_the_end_is_undone() {
     is_undone(&pair, &daemon, outcome, "writes would have rested for longer than 1s").await;
 
     // Ctrl-C while writes rest.
-    set(&mut pair, "pause = '60s'");
-    daemon.signal("STOP");
+    set(&mut pair, &format!("pause = '60s'\n{freeze}"));
     let child = begin(&pair, &["cutover", "--yes"]);
     is_at(&pair, "drain").await;
     signal(&child, "INT");

@@ -127,10 +127,10 @@ async fn what_others_do_meanwhile_undoes_a_switch_or_waits() {
 
 async fn others_keep_out(pair: &mut Pair, daemon: &Daemon, base: &str) {
     // A second one, and a drop, while the first one waits.
-    pair.config = base.to_owned();
-    daemon.signal("STOP");
+    pair.config = format!("{base}before = 'kill -STOP {}'\n", daemon.pid());
     let first = begin(pair, &["cutover", "--yes"]);
     is_at(pair, "drain").await;
+    pair.config = base.to_owned();
     let output = pair.run(&["drop", "--yes", "--force"]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
     refused(&switch(pair, &["cutover", "--yes"]), "a switch is under way");
